@@ -52,7 +52,8 @@ fn edit_headers(host: &RequestHost<'_>, edits: &[HeaderEdit]) -> Result<(), Fail
                 refuse_repeated(&present, name)?;
                 imports::set_header(Map::Request, name, value)?;
             }
-            // nginx goes on sending a header that was removed. Blanked first, its value at least is gone.
+            // nginx goes on sending a header that was removed. Blanked first, its value at least is gone. (Removing one that is not
+            // there can end the worker: `cookie`, `x-forwarded-for`.)
             HeaderEdit::Remove(name) => {
                 refuse_repeated(&present, name)?;
                 if present.first(name).is_some() {
@@ -85,12 +86,17 @@ fn edit_query(kind: HostKind, query: &[u8]) -> Result<(), Failure> {
     }
     imports::set_property(&["request", "query"], query)?;
     // Kong has put together what it will send before filters run; plain nginx has no such variable.
-    if let Ok(Some(uri)) = imports::property(&["ngx", "upstream_uri"]) {
-        if !uri.is_empty() {
-            imports::set_property(&["ngx", "upstream_uri"], &with_query(&uri, query))?;
-        }
+    let Ok(Some(mut uri)) = imports::property(&["ngx", "upstream_uri"]) else {
+        return Ok(());
+    };
+    if uri.is_empty() {
+        // nginx would send what the client wrote.
+        uri = imports::property(&["request", "path"])?.ok_or(Failure::NotNow)?;
     }
-    Ok(())
+    Ok(imports::set_property(
+        &["ngx", "upstream_uri"],
+        &with_query(&uri, query),
+    )?)
 }
 
 /// A path with another query; none, and no `?`, when it is empty.

@@ -109,15 +109,22 @@ unsafe extern "C" {
     fn proxy_increment_metric(metric: u32, by: i64) -> u32;
 }
 
+/// nginx may write a header map that is longer than it said, by up to three pseudo-headers, of which the method is as long as the client
+/// made it: at most nginx' buffer for a request line, 8 KiB by default.
+const MAP_SLACK: usize = 16 * 1024;
+
 thread_local! {
     /// What the host allocated last: address and size. It owns the memory until it hands it over.
     static ALLOCATED: Cell<Option<(*mut u8, usize)>> = const { Cell::new(None) };
+    /// So much more than the host asks for is allocated.
+    static SLACK: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Memory for the host to write into; null when there is none left.
 #[must_use]
 pub fn allocate(size: usize) -> *mut u8 {
     let mut memory: Vec<u8> = Vec::new();
+    let size = size.saturating_add(SLACK.get());
     if memory.try_reserve_exact(size).is_err() {
         return std::ptr::null_mut();
     }
@@ -204,8 +211,11 @@ pub(crate) fn replace_buffer(buffer: Buffer, content: &[u8]) -> Result<(), Statu
 }
 
 pub(crate) fn header_map(map: Map) -> Result<Vec<u8>, Status> {
+    SLACK.set(MAP_SLACK);
     // SAFETY: `bytes` passes live, writable places.
-    bytes(|data, size| unsafe { proxy_get_header_map_pairs(map as u32, data, size) })
+    let lines = bytes(|data, size| unsafe { proxy_get_header_map_pairs(map as u32, data, size) });
+    SLACK.set(0);
+    lines
 }
 
 /// The first value of a header; `None` when there is none.
