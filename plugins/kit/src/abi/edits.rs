@@ -134,14 +134,15 @@ pub(crate) fn reply(kind: HostKind, reply: &Reply) -> Result<(), Failure> {
         .headers
         .iter()
         .map(|(name, value)| (name.as_bytes(), value.as_slice()));
-    // Kong appends a newline; a body that ends with one would have two.
-    let body = match kind {
-        HostKind::Kong => reply.body.strip_suffix(b"\n").unwrap_or(&reply.body),
-        HostKind::Envoy | HostKind::EnvoyHeadersPass => &reply.body,
+    let (details, body) = match kind {
+        // A newline is appended there; a body that ends with one would have two.
+        HostKind::Kong => ("", reply.body.strip_suffix(b"\n").unwrap_or(&reply.body)),
+        HostKind::Envoy | HostKind::EnvoyHeadersPass => ("tollgate", reply.body.as_slice()),
     };
     let grpc_status = reply.grpc_status.map_or(-1, i32::from);
     Ok(imports::send_local_response(
         reply.status,
+        details,
         body,
         &HeaderMap::marshal(lines),
         grpc_status,

@@ -283,14 +283,15 @@ pub(crate) fn set_effective_context(context: u32) -> Result<(), Status> {
     done(unsafe { proxy_set_effective_context(context) })
 }
 
-/// Answers the client. `headers` is a marshalled map.
+/// Answers the client. `headers` is a marshalled map. Envoy shows `details` in its access log; nginx takes it for the reason
+/// phrase.
 pub(crate) fn send_local_response(
     status: u16,
+    details: &str,
     body: &[u8],
     headers: &[u8],
     grpc_status: i32,
 ) -> Result<(), Status> {
-    let details = "tollgate";
     // SAFETY: all are live slices.
     done(unsafe {
         proxy_send_local_response(
