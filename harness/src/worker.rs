@@ -106,6 +106,18 @@ pub struct StartError {
     pub logs: Vec<LogLine>,
 }
 
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "filter {}: {}", self.filter, self.cause)?;
+        for line in &self.logs {
+            write!(f, "\n  {line}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for StartError {}
+
 /// The ways in which a filter does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartFailure {
@@ -405,6 +417,12 @@ impl Worker {
     /// Host functions that fail from now on, instead of those before.
     pub fn set_faults(&mut self, faults: Faults) {
         self.world.faults = faults;
+    }
+
+    /// Whose behaviour it shows.
+    #[must_use]
+    pub fn profile(&self) -> Profile {
+        self.setup.profile
     }
 
     /// The process-wide state.
