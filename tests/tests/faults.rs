@@ -1,0 +1,235 @@
+//! Any hostcall answers any status, always or once, while key-auth judges requests. Nothing traps, nobody gets in without a key, and
+//! when the fault is over the filter works as before.
+
+use serde_json::json;
+use std::collections::BTreeSet;
+use tollgate_harness::engine::{Engine, Module};
+use tollgate_harness::profile::{Knobs, Profile};
+use tollgate_harness::sim::{Request, Sim};
+use tollgate_harness::vm::Faults;
+
+/// All that the ABI names, three that it does not, and Ok without doing anything.
+const STATUSES: [u32; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 99, u32::MAX];
+
+fn key_auth() -> Module {
+    let engine = Engine::for_simulation().expect("an engine");
+    Module::load(&engine, &tollgate_tests::module("key_auth")).expect("the module loads")
+}
+
+fn start(module: &Module, profile: Profile, more: serde_json::Value) -> Sim {
+    let host = if profile == Profile::Kong {
+        "kong"
+    } else {
+        "envoy"
+    };
+    let mut config = json!({
+        "host": host, "key_in_body": true, "hide_credentials": true,
+        "consumers": [{"id": "1", "username": "bob", "credentials": [{"id": "c", "key": "K"}]}, {"id": "2"}],
+    });
+    for (name, value) in more.as_object().into_iter().flatten() {
+        config[name] = value.clone();
+    }
+    let knobs = Knobs {
+        headers_stop_iteration: true,
+        ..Knobs::default()
+    };
+    Sim::of(profile)
+        .knobs(knobs)
+        .filter(module, config)
+        .start()
+        .expect("it starts")
+}
+
+/// Every way a request can come: key in each place, none, spoofed.
+fn good() -> Vec<Request> {
+    let json = |body: &'static str| {
+        Request::post("/")
+            .header("content-type", "application/json")
+            .body(body)
+    };
+    vec![
+        Request::get("/").header("apikey", "K"),
+        Request::get("/?apikey=K&x=1"),
+        json(r#"{"apikey":"K","n":1}"#).delivered_in(&[3, 4]),
+        Request::get("/")
+            .header("apikey", "K")
+            .header("x-consumer-id", "evil"),
+    ]
+}
+
+fn bad() -> Vec<Request> {
+    let json = |body: &'static str| {
+        Request::post("/")
+            .header("content-type", "application/json")
+            .body(body)
+    };
+    vec![
+        Request::get("/"),
+        Request::get("/?apikey=X"),
+        json(r#"{"apikey":"X"}"#).delivered_in(&[3, 4]),
+        Request::get("/")
+            .header("x-consumer-id", "1")
+            .header("x-credential-identifier", "c"),
+    ]
+}
+
+/// Which hostcalls there are to fail: those that a healthy run makes.
+fn hostcalls(module: &Module, profile: Profile) -> BTreeSet<&'static str> {
+    let mut sim = start(module, profile, json!({}));
+    let requests = good().into_iter().chain(bad());
+    requests
+        .flat_map(|request| {
+            sim.send(request)
+                .cost()
+                .hostcalls
+                .keys()
+                .copied()
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+#[test]
+fn whatever_fails_nobody_gets_in_without_a_key() {
+    let module = key_auth();
+    for profile in [Profile::Envoy, Profile::Kong] {
+        let names = hostcalls(&module, profile);
+        assert!(names.len() > 6, "{names:?}");
+        for name in names {
+            for status in STATUSES {
+                let mut sim = start(&module, profile, json!({}));
+                for once in [true, false] {
+                    let faults = || {
+                        let rule = Faults::new().answer(name, status);
+                        if once { rule.once() } else { rule.always() }
+                    };
+                    for request in bad() {
+                        sim.set_faults(faults());
+                        let got = sim.send(request);
+                        assert!(
+                            got.upstream().is_none(),
+                            "{profile}: {name} = {status}, once {once}: let through"
+                        );
+                    }
+                    for request in good() {
+                        sim.set_faults(faults());
+                        let got = sim.send(request);
+                        if let Some(seen) = got.upstream().filter(|_| status != 0) {
+                            assert_eq!(
+                                seen.headers.get("x-consumer-id").map(|id| &id[..]),
+                                Some(&b"1"[..]),
+                                "{profile}: {name} = {status}"
+                            );
+                        }
+                    }
+                }
+                sim.set_faults(Faults::new());
+                assert_eq!(
+                    sim.send(Request::get("/").header("apikey", "K")).status(),
+                    200,
+                    "{profile}: after {name} = {status}"
+                );
+                assert!(
+                    sim.traps().is_empty(),
+                    "{profile}: {name} = {status}: {:?}",
+                    sim.traps()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_fault_while_it_is_configured_refuses_the_configuration_or_does_not_matter() {
+    let module = key_auth();
+    let config = json!({"consumers_from": {"upstream": "u", "path": "/"}});
+    for name in [
+        "proxy_get_buffer_bytes",
+        "proxy_set_tick_period_milliseconds",
+        "proxy_log",
+    ] {
+        for status in STATUSES {
+            let faults = Faults::new().answer(name, status).always();
+            let started = Sim::of(Profile::Envoy)
+                .faults(faults)
+                .filter(&module, config.clone())
+                .start();
+            match started {
+                // The consumers are never loaded then, so nobody gets in.
+                Ok(mut sim) => assert_ne!(
+                    sim.send(Request::get("/").header("apikey", "K")).status(),
+                    200
+                ),
+                Err(refused) => assert!(
+                    !format!("{refused:?}").contains("Trapped"),
+                    "{name} = {status}: {refused:?}"
+                ),
+            }
+        }
+    }
+}
+
+#[test]
+fn ten_thousand_headers_are_judged_or_refused() {
+    let module = key_auth();
+    let many = || {
+        (0..10_000).fold(Request::get("/").header("apikey", "K"), |request, n| {
+            request.header(&format!("x-{n}"), "y")
+        })
+    };
+    assert_eq!(
+        start(&module, Profile::Envoy, json!({}))
+            .send(many())
+            .status(),
+        200
+    );
+    assert_eq!(
+        start(&module, Profile::Kong, json!({}))
+            .send(many())
+            .status(),
+        431,
+        "nginx does not show them"
+    );
+}
+
+#[test]
+fn header_values_that_are_not_utf8_are_bytes_like_any_other() {
+    let module = key_auth();
+    for profile in [Profile::Envoy, Profile::Kong] {
+        let mut sim = start(&module, profile, json!({}));
+        let odd = |request: Request| {
+            request
+                .header("user-agent", b"a\xff".to_vec())
+                .header("cookie", b"\xc3\x28".to_vec())
+        };
+        assert_eq!(
+            sim.send(odd(Request::get("/").header("apikey", "K")))
+                .status(),
+            200
+        );
+        assert_eq!(
+            sim.send(odd(Request::get("/").header("apikey", b"\xff\xfe".to_vec())))
+                .status(),
+            401
+        );
+        assert!(sim.traps().is_empty());
+    }
+}
+
+#[test]
+fn a_call_that_fails_leaves_the_gate_closed() {
+    let module = key_auth();
+    // No script: the call fails as to an unknown upstream.
+    let config = json!({"host": "envoy", "consumers_from": {"upstream": "gone", "path": "/"}});
+    let mut sim = Sim::of(Profile::Envoy)
+        .filter(&module, config)
+        .start()
+        .expect("it starts");
+    sim.advance(std::time::Duration::from_secs(10));
+    let got = sim.send(Request::get("/").header("apikey", "K"));
+    assert_eq!(
+        (got.status(), got.header("retry-after").is_some()),
+        (503, true)
+    );
+    assert!(sim.traps().is_empty());
+}

@@ -1,0 +1,262 @@
+//! What the kit does with a filter's decisions, on each host's profile, by the probe guest.
+
+use serde_json::{Value, json};
+use tollgate_harness::engine::{Engine, Module};
+use tollgate_harness::profile::{Knobs, Profile};
+use tollgate_harness::sim::{Answer, Request, Sim};
+
+const HOSTS: [(Profile, &str); 3] = [
+    (Profile::Envoy, "envoy"),
+    (Profile::Envoy, "envoy-headers-pass"),
+    (Profile::Kong, "kong"),
+];
+
+/// What the probe asks, by the name the host wants.
+fn asked(host: &str) -> &'static str {
+    if host == "kong" {
+        "127.0.0.1:9000"
+    } else {
+        "asked"
+    }
+}
+
+fn probe(profile: Profile, host: &str, mut orders: Value) -> Sim {
+    let engine = Engine::for_simulation().expect("an engine");
+    let module = Module::load(&engine, &tollgate_tests::module("probe")).expect("the module loads");
+    orders["host"] = json!(host);
+    if orders.get("ask").is_some() {
+        orders["ask"] = json!(asked(host));
+    }
+    let knobs = Knobs {
+        headers_stop_iteration: host == "envoy",
+        ..Knobs::default()
+    };
+    let setting = Sim::of(profile).knobs(knobs).filter(&module, orders);
+    setting
+        .on_call(asked(host), |_| Answer::status(200).body("answer"))
+        .start()
+        .expect("it starts")
+}
+
+/// A header and the body as the upstream got them.
+fn seen(sim: &mut Sim, request: Request, header: &str) -> (Option<String>, String) {
+    let got = sim.send(request);
+    let seen = got
+        .upstream()
+        .unwrap_or_else(|| panic!("{:?}: {}", got.outcome(), got.text()));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (
+        seen.headers.get(header).map(|value| text(value)),
+        text(&seen.body),
+    )
+}
+
+#[test]
+fn a_held_body_is_edited_whole_however_it_came() {
+    for (profile, host) in [HOSTS[0], HOSTS[2]] {
+        for pieces in [&[5usize][..], &[1, 1, 1, 1, 1], &[2, 3]] {
+            let mut sim = probe(profile, host, json!({"hold": 100}));
+            let request = Request::post("/")
+                .header("content-length", "5")
+                .body("hello")
+                .delivered_in(pieces);
+            assert_eq!(
+                seen(&mut sim, request, "x-body"),
+                (Some("5 bytes".into()), "[hello]".into()),
+                "{host} {pieces:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_request_without_a_body_does_not_wait_for_one() {
+    for (profile, host) in HOSTS {
+        for request in [
+            Request::get("/"),
+            Request::post("/").header("content-length", "0"),
+            Request::post("/").header("content-length", "00"),
+        ] {
+            let mut sim = probe(profile, host, json!({"hold": 100}));
+            assert_eq!(
+                seen(&mut sim, request, "x-body").0.as_deref(),
+                Some("none"),
+                "{host}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_body_past_what_the_filter_wants_passes_unread() {
+    for (profile, host) in [HOSTS[0], HOSTS[2]] {
+        let mut sim = probe(profile, host, json!({"hold": 4}));
+        let request = Request::post("/")
+            .header("content-length", "5")
+            .body("hello")
+            .delivered_in(&[2, 3]);
+        assert_eq!(
+            seen(&mut sim, request, "x-body"),
+            (Some("too large".into()), "hello".into()),
+            "{host}"
+        );
+    }
+}
+
+#[test]
+fn a_body_that_ends_with_trailers_has_ended() {
+    let mut sim = probe(Profile::Envoy, "envoy", json!({"hold": 100}));
+    let request = Request::post("/").body("hello").trailer("x-sum", "1");
+    assert_eq!(
+        seen(&mut sim, request, "x-body"),
+        (Some("5 bytes".into()), "[hello]".into())
+    );
+}
+
+#[test]
+fn a_call_is_waited_for() {
+    for (profile, host) in HOSTS {
+        for request in [
+            Request::get("/"),
+            Request::post("/")
+                .header("content-length", "5")
+                .body("hello")
+                .delivered_in(&[2, 3]),
+        ] {
+            let mut sim = probe(profile, host, json!({"ask": ""}));
+            assert_eq!(
+                seen(&mut sim, request, "x-answer").0.as_deref(),
+                Some("200 answer"),
+                "{host}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_call_can_come_before_the_body_is_held_for() {
+    for (profile, host) in [HOSTS[0], HOSTS[2]] {
+        let mut sim = probe(profile, host, json!({"ask": "", "hold": 100}));
+        let request = Request::post("/")
+            .header("content-length", "5")
+            .body("hello")
+            .delivered_in(&[2, 3]);
+        assert_eq!(
+            seen(&mut sim, request, "x-answer"),
+            (Some("200 answer".into()), "[hello]".into()),
+            "{host}"
+        );
+        assert_eq!(
+            seen(&mut sim, Request::get("/"), "x-body").0.as_deref(),
+            Some("none"),
+            "{host}: and where there is no body"
+        );
+    }
+}
+
+#[test]
+fn a_body_can_be_edited_after_a_call_on_envoy_and_on_kong_that_is_refused() {
+    let request = || {
+        Request::post("/")
+            .header("content-length", "5")
+            .body("hello")
+    };
+    let orders = json!({"ask": "", "hold": 100, "ask_after_body": true});
+    let mut envoy = probe(Profile::Envoy, "envoy", orders.clone());
+    assert_eq!(
+        seen(&mut envoy, request(), "x-answer"),
+        (Some("200 answer".into()), "[hello]".into())
+    );
+    let mut kong = probe(Profile::Kong, "kong", orders);
+    let got = kong.send(request());
+    assert_eq!(
+        (got.status(), got.upstream().is_some()),
+        (500, false),
+        "the host would trap, and let it pass"
+    );
+    assert!(kong.traps().is_empty());
+}
+
+#[test]
+fn the_query_that_a_filter_sets_is_the_one_that_is_sent() {
+    for (profile, host) in [HOSTS[0], HOSTS[2]] {
+        for (query, sent) in [("b=2", "/a%20b?b=2"), ("", "/a%20b")] {
+            let mut sim = probe(profile, host, json!({"query": query}));
+            let got = sim.send(Request::get("/a%20b?a=1"));
+            assert_eq!(
+                got.upstream().map(|seen| seen.path.as_str()),
+                Some(sent),
+                "{host}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_response_is_rewritten_as_it_passes() {
+    for (profile, host) in HOSTS {
+        let mut sim = probe(profile, host, json!({"response": "bracket"}));
+        sim.upstream(|_| {
+            Answer::status(200)
+                .header("content-length", "6")
+                .streamed(&["one", "two"])
+        });
+        let got = sim.send(Request::get("/"));
+        assert_eq!(
+            (got.text().as_str(), got.header("x-probe")),
+            ("[one][two]", Some("response")),
+            "{host}"
+        );
+    }
+}
+
+#[test]
+fn a_swallowed_response_ends_where_the_length_says_so() {
+    for (profile, host) in HOSTS {
+        let mut sim = probe(profile, host, json!({"response": "count"}));
+        sim.upstream(|_| {
+            Answer::status(200)
+                .header("content-length", "6")
+                .streamed(&["one", "two"])
+        });
+        assert_eq!(
+            sim.send(Request::get("/")).text(),
+            "6",
+            "{host}: with a length"
+        );
+        sim.upstream(|_| Answer::status(200).streamed(&["one", "two"]));
+        assert_eq!(sim.send(Request::get("/")).text(), "6", "{host}: chunked");
+    }
+}
+
+#[test]
+fn a_held_response_is_edited_whole_and_a_large_one_passes() {
+    for (profile, host) in HOSTS {
+        let mut sim = probe(profile, host, json!({"response": "reverse"}));
+        sim.upstream(|_| Answer::status(200).streamed(&["ab", "cd"]));
+        assert_eq!(sim.send(Request::get("/")).text(), "dcba", "{host}");
+        let large = vec!["x".repeat(30_000); 5];
+        sim.upstream(move |_| Answer::status(200).streamed(&large));
+        assert_eq!(sim.send(Request::get("/")).body().len(), 150_000, "{host}");
+    }
+}
+
+#[test]
+fn several_configurations_share_a_vm_and_nothing_else() {
+    let engine = Engine::for_simulation().expect("an engine");
+    let module = Module::load(&engine, &tollgate_tests::module("probe")).expect("the module loads");
+    let knobs = Knobs {
+        headers_stop_iteration: true,
+        ..Knobs::default()
+    };
+    let setting = Sim::of(Profile::Envoy)
+        .knobs(knobs)
+        .filter(&module, json!({"query": "first"}))
+        .filter(&module, json!({"query": "second"}));
+    let mut sim = setting.start().expect("it starts");
+    for (entry, sent) in [(0, "/?first"), (1, "/?second"), (0, "/?first")] {
+        let got = sim.send_through(&[entry], Request::get("/"));
+        assert_eq!(got.upstream().map(|seen| seen.path.as_str()), Some(sent));
+    }
+    assert_eq!(sim.metric("tollgate_probe_logged"), 3);
+}
