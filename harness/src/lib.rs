@@ -1,1 +1,4 @@
 //! x
+
+pub mod listener;
+pub mod mock_llm;
