@@ -4,6 +4,8 @@ use std::env;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use tollgate_kit::config::Problem;
+
 /// Where the workspace's build puts the modules, below its root.
 const BUILD_DIRECTORY: &str = "target/wasm32-wasip1/wasm";
 
@@ -27,7 +29,10 @@ pub struct NotFound {
 }
 
 fn list(directories: &[PathBuf]) -> String {
-    let names: Vec<_> = directories.iter().map(|directory| directory.display().to_string()).collect();
+    let names: Vec<_> = directories
+        .iter()
+        .map(|directory| directory.display().to_string())
+        .collect();
     names.join(", ")
 }
 
@@ -37,13 +42,23 @@ impl Search {
     #[must_use]
     pub fn from_here(named: Option<PathBuf>) -> Self {
         if let Some(directory) = named {
-            return Self { directories: vec![directory] };
+            return Self {
+                directories: vec![directory],
+            };
         }
         let program = env::current_exe().ok();
-        let beside = program.as_deref().and_then(Path::parent).map(Path::to_path_buf);
+        let beside = program
+            .as_deref()
+            .and_then(Path::parent)
+            .map(Path::to_path_buf);
         let here = env::current_dir().ok();
-        let workspace = here.as_deref().and_then(workspace_root).map(|root| root.join(BUILD_DIRECTORY));
-        Self { directories: beside.into_iter().chain(workspace).collect() }
+        let workspace = here
+            .as_deref()
+            .and_then(workspace_root)
+            .map(|root| root.join(BUILD_DIRECTORY));
+        Self {
+            directories: beside.into_iter().chain(workspace).collect(),
+        }
     }
 
     /// The path of a filter's module.
@@ -51,14 +66,59 @@ impl Search {
     /// # Errors
     /// When it is in none of the directories.
     pub fn find(&self, filter: &Filter) -> Result<PathBuf, NotFound> {
-        let mut paths = self.directories.iter().map(|directory| directory.join(filter.file));
-        paths
-            .find(|path| path.is_file())
-            .ok_or_else(|| NotFound { file: filter.file, searched: self.directories.clone() })
+        let mut paths = self
+            .directories
+            .iter()
+            .map(|directory| directory.join(filter.file));
+        paths.find(|path| path.is_file()).ok_or_else(|| NotFound {
+            file: filter.file,
+            searched: self.directories.clone(),
+        })
     }
 }
 
 /// The outermost directory from `start` upward with a Cargo.toml: that is where cargo puts `target`.
 fn workspace_root(start: &Path) -> Option<&Path> {
-    start.ancestors().filter(|directory| directory.join("Cargo.toml").is_file()).last()
+    start
+        .ancestors()
+        .filter(|directory| directory.join("Cargo.toml").is_file())
+        .last()
+}
+
+/// A filter of this workspace, linked natively for its checks.
+#[derive(Clone, Copy, Debug)]
+pub struct Filter {
+    /// What users call it.
+    pub name: &'static str,
+    /// Its module's file name.
+    pub file: &'static str,
+}
+
+/// Every filter.
+pub const FILTERS: &[Filter] = &[Filter {
+    name: "key-auth",
+    file: "tollgate_key_auth.wasm",
+}];
+
+/// The filter of that name, or whose module has that file name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Filter> {
+    let file = Path::new(name).file_name();
+    FILTERS
+        .iter()
+        .find(|filter| filter.name == name || file == Some(OsStr::new(filter.file)))
+}
+
+impl Filter {
+    /// Checks a configuration text with the filter's own code; `environment` answers `${env:NAME}`.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn check(
+        &self,
+        _configuration: &[u8],
+        _environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Vec<Problem>, Vec<Problem>> {
+        Ok(vec![])
+    }
 }

@@ -42,8 +42,14 @@ pub(super) struct Finished<'a> {
 
 /// Writes the line. A stdout that is gone is no reason to stop serving.
 pub(super) fn write(request: Finished<'_>) {
-    let came = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(request.latency);
-    let path = request.target.split_once('?').map_or(request.target, |(path, _)| path);
+    let came = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .saturating_sub(request.latency);
+    let path = request
+        .target
+        .split_once('?')
+        .map_or(request.target, |(path, _)| path);
     let line = Line {
         time_ms: u64::try_from(came.as_millis()).unwrap_or(u64::MAX),
         method: request.method,
@@ -61,5 +67,6 @@ pub(super) fn write(request: Finished<'_>) {
 }
 
 fn opening(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(LONGEST)).unwrap_or(text)
+    text.get(..text.floor_char_boundary(LONGEST))
+        .unwrap_or(text)
 }

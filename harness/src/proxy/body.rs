@@ -44,7 +44,12 @@ impl PipedBody {
     /// A body and the side that fills it.
     pub(super) fn piped() -> (Filler, Self) {
         let (filler, pieces) = mpsc::channel(WAITING);
-        (filler, Self { pieces: Some(pieces) })
+        (
+            filler,
+            Self {
+                pieces: Some(pieces),
+            },
+        )
     }
 }
 
@@ -78,6 +83,10 @@ impl Body for PipedBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.pieces.is_none() { SizeHint::with_exact(0) } else { SizeHint::default() }
+        if self.pieces.is_none() {
+            SizeHint::with_exact(0)
+        } else {
+            SizeHint::default()
+        }
     }
 }

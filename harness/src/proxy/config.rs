@@ -20,7 +20,7 @@ use crate::worker::{FailurePolicy, FilterSpec};
 
 keyword! {
     /// Whose behaviour the filters meet.
-    pub enum Profile {
+    enum Profile {
         /// What the ABI's text promises.
         Spec = "spec",
         /// Envoy's.
@@ -42,7 +42,7 @@ impl From<Profile> for profile::Profile {
 
 keyword! {
     /// What becomes of requests after a filter has trapped.
-    pub enum OnTrap {
+    enum OnTrap {
         /// They get 503.
         Closed = "closed",
         /// They pass without the filter.
@@ -64,79 +64,79 @@ impl From<OnTrap> for FailurePolicy {
 
 record! {
     /// A reverse proxy with proxy-wasm filters.
-    pub struct RawConfig {
+    struct RawConfig {
         /// Whose behaviour the filters meet: spec, envoy or kong.
-        pub profile: Profile = Profile::Envoy,
+        profile: Profile = Profile::Envoy,
         /// Threads, each with filter VMs of its own; 0: one for each processor.
-        pub workers: u64 = 0,
+        workers: u64 = 0,
         /// What a host buffers of one body for the filters, in bytes. On Envoy a request over it gets 413.
-        pub body_buffer: u64 = 1_048_576,
+        body_buffer: u64 = 1_048_576,
         /// How long open requests may take to finish once the proxy was told to stop.
-        pub shutdown_timeout: Seconds = Seconds(Duration::from_secs(30)),
+        shutdown_timeout: Seconds = Seconds(Duration::from_secs(30)),
         /// Whether each request writes a line of JSON to stdout.
-        pub access_log: bool = true,
+        access_log: bool = true,
         /// Where /ready and /metrics are served; left out: nowhere.
-        pub admin: Option<RawListener>,
+        admin: Option<RawListener>,
         /// Where clients connect.
-        pub listeners: Vec<RawListener>,
+        listeners: Vec<RawListener>,
         /// Which requests go where; the longest prefix wins.
-        pub routes: Vec<RawRoute>,
+        routes: Vec<RawRoute>,
         /// The upstreams, by name.
-        pub clusters: Table<RawCluster>,
+        clusters: Table<RawCluster>,
         /// The filters, by a name of your own.
-        pub filters: Table<RawFilter> = Table(Vec::new()),
+        filters: Table<RawFilter> = Table(Vec::new()),
     }
 }
 
 record! {
     /// A listening socket.
-    pub struct RawListener {
+    struct RawListener {
         /// Address and port, as 127.0.0.1:8080; port 0 takes a free one.
-        pub address: Address,
+        address: Address,
     }
 }
 
 record! {
     /// Where requests of one path prefix go.
-    pub struct RawRoute {
+    struct RawRoute {
         /// The beginning of the path; "/" for every one. "/v1" takes /v1 and /v1/x, not /v10.
-        pub prefix: String = "/".to_owned(),
+        prefix: String = "/".to_owned(),
         /// The cluster's name.
-        pub cluster: String,
+        cluster: String,
         /// The filters' names, in the order in which requests pass them.
-        pub filters: Vec<String> = Vec::new(),
+        filters: Vec<String> = Vec::new(),
     }
 }
 
 record! {
     /// An upstream and its endpoints.
-    pub struct RawCluster {
+    struct RawCluster {
         /// host:port of each; requests take turns.
-        pub endpoints: Vec<Endpoint>,
+        endpoints: Vec<Endpoint>,
         /// How long opening a connection may take.
-        pub connect_timeout: Seconds = Seconds(Duration::from_secs(5)),
+        connect_timeout: Seconds = Seconds(Duration::from_secs(5)),
     }
 }
 
 record! {
     /// A filter with its configuration.
-    pub struct RawFilter {
+    struct RawFilter {
         /// A filter's name, such as key-auth, or the path of a .wasm file, relative to this file.
-        pub wasm: String,
+        wasm: String,
         /// The filter's configuration.
-        pub config: Option<Document>,
+        config: Option<Document>,
         /// A file with the filter's configuration instead, YAML or JSON, relative to this file.
-        pub config_file: Option<String>,
+        config_file: Option<String>,
         /// The environment variables that the filter sees, for ${env:NAME} in its configuration.
-        pub environment: Table<String> = Table(Vec::new()),
+        environment: Table<String> = Table(Vec::new()),
         /// What becomes of requests after the filter has trapped: closed, open or reload.
-        pub on_trap: OnTrap = OnTrap::Closed,
+        on_trap: OnTrap = OnTrap::Closed,
     }
 }
 
 /// A socket address with its port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Address(pub SocketAddr);
+struct Address(SocketAddr);
 
 impl Field for Address {
     fn read(value: Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
@@ -161,7 +161,7 @@ impl Field for Address {
 
 /// An upstream's `host:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint(pub http::uri::Authority);
+struct Endpoint(http::uri::Authority);
 
 impl Field for Endpoint {
     fn read(value: Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
@@ -189,12 +189,15 @@ impl Field for Endpoint {
 
 /// A configuration inside the configuration, which its filter reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Document(Vec<u8>);
+struct Document(Vec<u8>);
 
 impl Field for Document {
     fn read(value: Value<'_>, _reader: &mut Reader<'_>) -> Option<Self> {
         // A string is the text itself, as Envoy's StringValue has it.
-        Some(Self(value.as_bytes().map_or_else(|| value.text().to_vec(), |text| text.into_owned())))
+        Some(Self(value.as_bytes().map_or_else(
+            || value.text().to_vec(),
+            |text| text.into_owned(),
+        )))
     }
 
     fn schema() -> Json {
@@ -235,8 +238,9 @@ pub(super) struct Route {
 impl Route {
     /// Whether a path without its query belongs here: prefixes end at a slash.
     pub(super) fn takes(&self, path: &str) -> bool {
-        path.strip_prefix(self.prefix.as_str())
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || self.prefix.ends_with('/'))
+        path.strip_prefix(self.prefix.as_str()).is_some_and(|rest| {
+            rest.is_empty() || rest.starts_with('/') || self.prefix.ends_with('/')
+        })
     }
 }
 
@@ -299,8 +303,10 @@ impl Config {
     /// # Errors
     /// When it can't be read, or anything in it is wrong.
     pub fn load(path: &Path, search: &Search) -> Result<Checked, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.to_path_buf(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.to_path_buf(),
+            source,
+        })?;
         Self::read(&text, path.parent().unwrap_or(Path::new(".")), search)
     }
 
@@ -326,7 +332,10 @@ impl Config {
 
     /// The cluster names, which is what filters' calls may name.
     pub(super) fn cluster_names(&self) -> BTreeSet<String> {
-        self.clusters.iter().map(|cluster| cluster.name.clone()).collect()
+        self.clusters
+            .iter()
+            .map(|cluster| cluster.name.clone())
+            .collect()
     }
 }
 
@@ -337,33 +346,58 @@ fn validate(
     engine: Engine,
     reader: &mut Reader<'_>,
 ) -> Option<Config> {
-    let listeners = reader.member("listeners", |reader| addresses(&raw.listeners, raw.admin.as_ref(), reader));
+    let listeners = reader.member("listeners", |reader| {
+        addresses(&raw.listeners, raw.admin.as_ref(), reader)
+    });
     let clusters: Vec<Cluster> = raw
         .clusters
         .0
         .into_iter()
         .map(|(name, cluster)| {
             if cluster.endpoints.is_empty() {
-                report(reader, &["clusters", &name, "endpoints"], "must name at least one host:port");
+                report(
+                    reader,
+                    &["clusters", &name, "endpoints"],
+                    "must name at least one host:port",
+                );
             }
             Cluster {
                 name,
-                endpoints: cluster.endpoints.into_iter().map(|endpoint| endpoint.0).collect(),
+                endpoints: cluster
+                    .endpoints
+                    .into_iter()
+                    .map(|endpoint| endpoint.0)
+                    .collect(),
                 connect_timeout: cluster.connect_timeout.0,
             }
         })
         .collect();
     let names: Vec<String> = raw.filters.0.iter().map(|(name, _)| name.clone()).collect();
-    let routes = reader.member("routes", |reader| routes(raw.routes, &clusters, &names, reader));
-    let place = Place { base, search, engine: &engine, profile: raw.profile };
+    let routes = reader.member("routes", |reader| {
+        routes(raw.routes, &clusters, &names, reader)
+    });
+    let place = Place {
+        base,
+        search,
+        engine: &engine,
+        profile: raw.profile,
+    };
     let filters: Vec<FilterSpec> = reader.member("filters", |reader| {
         let filters = raw.filters.0.into_iter();
-        filters.filter_map(|(name, filter)| reader.member(&name, |reader| place.filter(&name, filter, reader))).collect()
+        filters
+            .filter_map(|(name, filter)| {
+                reader.member(&name, |reader| place.filter(&name, filter, reader))
+            })
+            .collect()
     });
-    let workers = usize::try_from(raw.workers).ok().and_then(NonZeroUsize::new);
+    let workers = usize::try_from(raw.workers)
+        .ok()
+        .and_then(NonZeroUsize::new);
     let config = Config {
         profile: raw.profile.into(),
-        workers: workers.or_else(|| available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN),
+        workers: workers
+            .or_else(|| available_parallelism().ok())
+            .unwrap_or(NonZeroUsize::MIN),
         body_buffer: usize::try_from(raw.body_buffer).unwrap_or(usize::MAX),
         shutdown_timeout: raw.shutdown_timeout.0,
         access_log: raw.access_log,
@@ -385,7 +419,11 @@ fn report(reader: &mut Reader<'_>, path: &[&str], message: impl fmt::Display) {
     }
 }
 
-fn addresses(raw: &[RawListener], admin: Option<&RawListener>, reader: &mut Reader<'_>) -> Vec<SocketAddr> {
+fn addresses(
+    raw: &[RawListener],
+    admin: Option<&RawListener>,
+    reader: &mut Reader<'_>,
+) -> Vec<SocketAddr> {
     if raw.is_empty() {
         reader.error("must hold at least one: - address: 127.0.0.1:8080");
     }
@@ -395,7 +433,13 @@ fn addresses(raw: &[RawListener], admin: Option<&RawListener>, reader: &mut Read
         let address = listener.address.0;
         if address.port() != 0 && taken.contains(&address) {
             reader.element(index, |reader| {
-                report(reader, &["address"], format_args!("{address} is taken by another listener or by admin: choose another port"));
+                report(
+                    reader,
+                    &["address"],
+                    format_args!(
+                        "{address} is taken by another listener or by admin: choose another port"
+                    ),
+                );
             });
         }
         taken.push(address);
@@ -404,7 +448,12 @@ fn addresses(raw: &[RawListener], admin: Option<&RawListener>, reader: &mut Read
     listeners
 }
 
-fn routes(raw: Vec<RawRoute>, clusters: &[Cluster], filters: &[String], reader: &mut Reader<'_>) -> Vec<Route> {
+fn routes(
+    raw: Vec<RawRoute>,
+    clusters: &[Cluster],
+    filters: &[String],
+    reader: &mut Reader<'_>,
+) -> Vec<Route> {
     if raw.is_empty() {
         reader.error("must hold at least one: - {prefix: /, cluster: NAME}");
     }
@@ -415,15 +464,32 @@ fn routes(raw: Vec<RawRoute>, clusters: &[Cluster], filters: &[String], reader: 
                 report(reader, &["prefix"], "must begin with /");
             }
             if routes.iter().any(|other| other.prefix == route.prefix) {
-                report(reader, &["prefix"], format_args!("another route has {} already: merge the two", route.prefix));
+                report(
+                    reader,
+                    &["prefix"],
+                    format_args!("another route has {} already: merge the two", route.prefix),
+                );
             }
-            let cluster = clusters.iter().position(|cluster| cluster.name == route.cluster);
+            let cluster = clusters
+                .iter()
+                .position(|cluster| cluster.name == route.cluster);
             if cluster.is_none() {
-                let known: Vec<_> = clusters.iter().map(|cluster| cluster.name.as_str()).collect();
-                report(reader, &["cluster"], unknown("cluster", &route.cluster, &known));
+                let known: Vec<_> = clusters
+                    .iter()
+                    .map(|cluster| cluster.name.as_str())
+                    .collect();
+                report(
+                    reader,
+                    &["cluster"],
+                    unknown("cluster", &route.cluster, &known),
+                );
             }
             let chain = reader.member("filters", |reader| chain(&route.filters, filters, reader));
-            routes.push(Route { prefix: route.prefix, cluster: cluster.unwrap_or_default(), filters: chain });
+            routes.push(Route {
+                prefix: route.prefix,
+                cluster: cluster.unwrap_or_default(),
+                filters: chain,
+            });
         });
     }
     routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
@@ -436,7 +502,9 @@ fn chain(names: &[String], filters: &[String], reader: &mut Reader<'_>) -> Vec<u
     for (index, name) in names.iter().enumerate() {
         match filters.iter().position(|filter| filter == name) {
             Some(filter) => chain.push(filter),
-            None => reader.element(index, |reader| reader.error(unknown("filter", name, &known))),
+            None => reader.element(index, |reader| {
+                reader.error(unknown("filter", name, &known))
+            }),
         }
     }
     chain
@@ -445,7 +513,10 @@ fn chain(names: &[String], filters: &[String], reader: &mut Reader<'_>) -> Vec<u
 fn unknown(kind: &str, name: &str, known: &[&str]) -> String {
     match known {
         [] => format!("no {kind} named '{name}': there is none, describe it under {kind}s"),
-        _ => format!("no {kind} named '{name}': one of {}, or describe it under {kind}s", known.join(", ")),
+        _ => format!(
+            "no {kind} named '{name}': one of {}, or describe it under {kind}s",
+            known.join(", ")
+        ),
     }
 }
 
@@ -464,20 +535,29 @@ impl Place<'_> {
         let configuration = self.configuration(raw.config, raw.config_file, reader);
         let environment = raw.environment.0;
         if self.profile == Profile::Kong && !environment.is_empty() {
-            report(reader, &["environment"], "Kong gives filters no environment: write the values into config");
+            report(
+                reader,
+                &["environment"],
+                "Kong gives filters no environment: write the values into config",
+            );
         }
         if let (Some(known), Some((field, configuration))) = (known, &configuration) {
             reader.member(field, |reader| {
-                let checked = known.check(configuration, &|name: &str| variable(&environment, name));
+                let checked =
+                    known.check(configuration, &|name: &str| variable(&environment, name));
                 let (errors, warnings) = match checked {
                     Ok(warnings) => (Vec::new(), warnings),
                     Err(errors) => (errors, Vec::new()),
                 };
                 for problem in errors {
-                    at(reader, &problem.path, |reader| reader.error(&problem.message));
+                    at(reader, &problem.path, |reader| {
+                        reader.error(&problem.message)
+                    });
                 }
                 for problem in warnings {
-                    at(reader, &problem.path, |reader| reader.warn(&problem.message));
+                    at(reader, &problem.path, |reader| {
+                        reader.warn(&problem.message)
+                    });
                 }
             });
         }
@@ -490,9 +570,17 @@ impl Place<'_> {
         })
     }
 
-    fn module(&self, wasm: &str, known: Option<&catalog::Filter>, reader: &mut Reader<'_>) -> Option<Module> {
+    fn module(
+        &self,
+        wasm: &str,
+        known: Option<&catalog::Filter>,
+        reader: &mut Reader<'_>,
+    ) -> Option<Module> {
         let path = if let Some(filter) = known.filter(|filter| filter.name == wasm) {
-            self.search.find(filter).map_err(|error| reader.error(error)).ok()?
+            self.search
+                .find(filter)
+                .map_err(|error| reader.error(error))
+                .ok()?
         } else if wasm.ends_with(".wasm") || wasm.contains('/') {
             self.base.join(wasm)
         } else {
@@ -503,7 +591,9 @@ impl Place<'_> {
             ));
             return None;
         };
-        Module::load(self.engine, &path).map_err(|error| reader.error(error)).ok()
+        Module::load(self.engine, &path)
+            .map_err(|error| reader.error(error))
+            .ok()
     }
 
     /// The text that the filter gets, and the field it comes from.
@@ -515,7 +605,11 @@ impl Place<'_> {
     ) -> Option<(&'static str, Vec<u8>)> {
         match (inline, file) {
             (Some(_), Some(_)) => {
-                report(reader, &["config_file"], "config is given too: keep one of the two");
+                report(
+                    reader,
+                    &["config_file"],
+                    "config is given too: keep one of the two",
+                );
                 None
             }
             (Some(document), None) => Some(("config", document.0)),
@@ -523,10 +617,14 @@ impl Place<'_> {
             (None, Some(file)) => reader.member("config_file", |reader| {
                 let path = self.base.join(file);
                 let text = std::fs::read_to_string(&path)
-                    .map_err(|error| reader.error(format_args!("cannot read {}: {error}", path.display())))
+                    .map_err(|error| {
+                        reader.error(format_args!("cannot read {}: {error}", path.display()))
+                    })
                     .ok()?;
                 let json = json_from_yaml(&text)
-                    .map_err(|error| reader.error(format_args!("{} is not YAML: {error}", path.display())))
+                    .map_err(|error| {
+                        reader.error(format_args!("{} is not YAML: {error}", path.display()))
+                    })
                     .ok()?;
                 Some(("config_file", json.into_bytes()))
             }),
@@ -536,9 +634,16 @@ impl Place<'_> {
 
 /// Does something at a path that is written out, which may be empty.
 fn at(reader: &mut Reader<'_>, path: &str, report: impl FnOnce(&mut Reader<'_>)) {
-    if path.is_empty() { report(reader) } else { reader.member(path, report) }
+    if path.is_empty() {
+        report(reader)
+    } else {
+        reader.member(path, report)
+    }
 }
 
 fn variable(variables: &[(String, String)], name: &str) -> Option<String> {
-    variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+    variables
+        .iter()
+        .find(|(known, _)| known == name)
+        .map(|(_, value)| value.clone())
 }

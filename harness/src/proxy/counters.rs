@@ -32,7 +32,10 @@ impl Counters {
 
     /// Requests by status.
     pub(super) fn requests(&self) -> BTreeMap<u16, u64> {
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.requests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Adds one.

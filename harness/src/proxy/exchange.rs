@@ -48,25 +48,45 @@ pub(super) struct Cut;
 ///
 /// # Errors
 /// When a filter wants the connection cut.
-pub(super) async fn answer(lane: Rc<Lane>, peer: Peer, request: Request<Incoming>) -> Result<Response<PipedBody>, Cut> {
+pub(super) async fn answer(
+    lane: Rc<Lane>,
+    peer: Peer,
+    request: Request<Incoming>,
+) -> Result<Response<PipedBody>, Cut> {
     let start = Instant::now();
     let (head, body) = request.into_parts();
     let request_id = request_id(&head);
     let journal = Journal {
         start,
         method: head.method.clone(),
-        target: head.uri.path_and_query().map_or_else(String::new, ToString::to_string),
+        target: head
+            .uri
+            .path_and_query()
+            .map_or_else(String::new, ToString::to_string),
         request_id,
         status: None,
         upstream: None,
         problem: None,
     };
-    let origin = Origin { client: peer.source, request_id: &journal.request_id };
+    let origin = Origin {
+        client: peer.source,
+        request_id: &journal.request_id,
+    };
     let Some(headers) = lines::from_request(&head, origin) else {
-        return Ok(refuse(&lane, journal, StatusCode::BAD_REQUEST, "the request names no host or no path"));
+        return Ok(refuse(
+            &lane,
+            journal,
+            StatusCode::BAD_REQUEST,
+            "the request names no host or no path",
+        ));
     };
     let Some(route) = lane.route(head.uri.path()) else {
-        return Ok(refuse(&lane, journal, StatusCode::NOT_FOUND, "no route for this path"));
+        return Ok(refuse(
+            &lane,
+            journal,
+            StatusCode::NOT_FOUND,
+            "no route for this path",
+        ));
     };
     let end = body.is_end_stream();
     let (client, response) = oneshot::channel();
@@ -83,14 +103,19 @@ pub(super) async fn answer(lane: Rc<Lane>, peer: Peer, request: Request<Incoming
         journal,
         lane,
     };
-    exchange.passage.deliver(Event::RequestHeaders { headers, end });
+    exchange
+        .passage
+        .deliver(Event::RequestHeaders { headers, end });
     tokio::task::spawn_local(exchange.run());
     response.await.map_err(|_| Cut)
 }
 
 /// The client's request id if it looks like one, else a new one.
 fn request_id(head: &http::request::Parts) -> String {
-    let given = head.headers.get("x-request-id").and_then(|id| id.to_str().ok());
+    let given = head
+        .headers
+        .get("x-request-id")
+        .and_then(|id| id.to_str().ok());
     match given {
         Some(id) if !id.is_empty() && id.len() <= LONGEST_REQUEST_ID => id.to_owned(),
         _ => {
@@ -104,7 +129,12 @@ fn request_id(head: &http::request::Parts) -> String {
 }
 
 /// The proxy's own answer to a request that goes nowhere.
-fn refuse(lane: &Lane, mut journal: Journal, status: StatusCode, message: &'static str) -> Response<PipedBody> {
+fn refuse(
+    lane: &Lane,
+    mut journal: Journal,
+    status: StatusCode,
+    message: &'static str,
+) -> Response<PipedBody> {
     journal.status = Some(status.as_u16());
     journal.problem = Some(message.to_owned());
     journal.close(lane);
@@ -116,18 +146,32 @@ fn own_answer(status: StatusCode, message: &str) -> Response<PipedBody> {
     let length = text.len();
     let (filler, body) = PipedBody::piped();
     // The channel is empty, so that there is room.
-    let _ = filler.try_send(Piece { frame: Some(hyper::body::Frame::data(text)), end: true });
+    let _ = filler.try_send(Piece {
+        frame: Some(hyper::body::Frame::data(text)),
+        end: true,
+    });
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CONTENT_LENGTH, HeaderValue::from(length));
     response
 }
 
 /// In OpenAI's form, which its clients show to their users.
 fn own_body(status: StatusCode, message: &str) -> Bytes {
-    let kind = if status.is_server_error() { "server_error" } else { "invalid_request_error" };
-    Bytes::from(json!({"error": {"message": message, "type": kind, "param": null, "code": null}}).to_string())
+    let kind = if status.is_server_error() {
+        "server_error"
+    } else {
+        "invalid_request_error"
+    };
+    Bytes::from(
+        json!({"error": {"message": message, "type": kind, "param": null, "code": null}})
+            .to_string(),
+    )
 }
 
 /// What the log will tell of the request.
@@ -263,7 +307,14 @@ impl Exchange {
             Ending::Cut => {}
         }
         let rest = self.upload.stop_reading();
-        let Self { passage, journal, client, asked, download, .. } = self;
+        let Self {
+            passage,
+            journal,
+            client,
+            asked,
+            download,
+            ..
+        } = self;
         drop((client, asked, download));
         // The filters' on_log comes before the line that tells that the request is over.
         drop(passage);
@@ -296,7 +347,9 @@ impl Exchange {
                     self.answered(answer);
                     Ok(())
                 }
-                Next::Upload(Turn::SourceFailed) | Next::Download(Turn::SinkGone) => return Ending::ClientGone,
+                Next::Upload(Turn::SourceFailed) | Next::Download(Turn::SinkGone) => {
+                    return Ending::ClientGone;
+                }
                 Next::Upload(turn) => {
                     self.uploaded(turn);
                     Ok(())
@@ -329,10 +382,14 @@ impl Exchange {
         match action {
             Action::SendRequestHeaders { headers, end } => self.ask(&headers, end)?,
             Action::SendRequestBody { chunk, end } => self.upload.push(chunk, end),
-            Action::SendRequestTrailers(trailers) => self.upload.push_trailers(lines::to_map(&trailers)?),
+            Action::SendRequestTrailers(trailers) => {
+                self.upload.push_trailers(lines::to_map(&trailers)?)
+            }
             Action::SendResponseHeaders { headers, end } => self.begin_answer(&headers, end)?,
             Action::SendResponseBody { chunk, end } => self.download.push(chunk, end),
-            Action::SendResponseTrailers(trailers) => self.download.push_trailers(lines::to_map(&trailers)?),
+            Action::SendResponseTrailers(trailers) => {
+                self.download.push_trailers(lines::to_map(&trailers)?)
+            }
             Action::DropUpstream => {
                 self.asked = None;
                 self.upload.write_nowhere();
@@ -365,7 +422,10 @@ impl Exchange {
             self.upload.write_to(filler);
             body
         };
-        self.asked = self.lane.upstreams.send(self.cluster, Request::from_parts(head, body));
+        self.asked = self
+            .lane
+            .upstreams
+            .send(self.cluster, Request::from_parts(head, body));
         Ok(())
     }
 
@@ -377,7 +437,10 @@ impl Exchange {
                 if !end {
                     self.download.read_from(body);
                 }
-                self.passage.deliver(Event::ResponseHeaders { headers: lines::from_response(&head), end });
+                self.passage.deliver(Event::ResponseHeaders {
+                    headers: lines::from_response(&head),
+                    end,
+                });
             }
             Err(error) => self.unanswered(Unanswered::new(&error)),
         }
@@ -387,7 +450,11 @@ impl Exchange {
     fn unanswered(&mut self, reason: Unanswered) {
         Counters::count(&self.lane.counters.unreachable);
         let endpoint = self.journal.upstream.as_deref().unwrap_or_default();
-        tracing::warn!(request_id = self.journal.request_id, endpoint, "{reason}, answered 502");
+        tracing::warn!(
+            request_id = self.journal.request_id,
+            endpoint,
+            "{reason}, answered 502"
+        );
         self.journal.problem(reason);
         self.upload.write_nowhere();
         let body = own_body(StatusCode::BAD_GATEWAY, &reason.to_string());
@@ -398,14 +465,23 @@ impl Exchange {
         ]
         .into_iter()
         .collect();
-        self.passage.deliver(Event::ResponseHeaders { headers, end: false });
-        self.passage.deliver(Event::ResponseBody { chunk: body, end: true });
+        self.passage.deliver(Event::ResponseHeaders {
+            headers,
+            end: false,
+        });
+        self.passage.deliver(Event::ResponseBody {
+            chunk: body,
+            end: true,
+        });
     }
 
     fn begin_answer(&mut self, headers: &Headers, end: bool) -> Result<(), Broken> {
         let head = lines::to_response(headers)?;
         let bodiless = self.journal.method == Method::HEAD
-            || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+            || matches!(
+                head.status,
+                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+            );
         self.journal.status = Some(head.status.as_u16());
         let (body, client) = if end || bodiless {
             if end {
@@ -431,14 +507,16 @@ impl Exchange {
         let (cancel, registration) = AbortHandle::new_pair();
         let outcome = Abortable::new(self.lane.upstreams.call(call), registration);
         self.cancel.insert(id, cancel);
-        self.calls.push(Box::pin(async move { (id, outcome.await) }));
+        self.calls
+            .push(Box::pin(async move { (id, outcome.await) }));
     }
 
     fn uploaded(&mut self, turn: Turn) {
         match turn {
             Turn::Read { chunk, end } => self.passage.deliver(Event::RequestBody { chunk, end }),
             Turn::ReadTrailers(trailers) => {
-                self.passage.deliver(Event::RequestTrailers(lines::from_trailers(&trailers)));
+                self.passage
+                    .deliver(Event::RequestTrailers(lines::from_trailers(&trailers)));
             }
             // An upstream may answer without reading on.
             Turn::SinkGone => self.upload.write_nowhere(),
@@ -450,7 +528,8 @@ impl Exchange {
         match turn {
             Turn::Read { chunk, end } => self.passage.deliver(Event::ResponseBody { chunk, end }),
             Turn::ReadTrailers(trailers) => {
-                self.passage.deliver(Event::ResponseTrailers(lines::from_trailers(&trailers)));
+                self.passage
+                    .deliver(Event::ResponseTrailers(lines::from_trailers(&trailers)));
             }
             Turn::SourceFailed => return Err(Broken::AnswerCutOff),
             Turn::Written | Turn::SinkGone => {}

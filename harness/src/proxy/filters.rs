@@ -13,7 +13,9 @@ use tokio::time::Instant;
 
 use super::counters::Counters;
 use super::upstream::Upstreams;
+use crate::abi::LogLevel;
 use crate::exchange::{Action, Event, ExchangeId, Peer};
+use crate::vm::LogLine;
 use crate::worker::Worker;
 
 /// A [`Worker`] and everyone who waits for it.
@@ -30,7 +32,11 @@ pub(super) struct Filters {
 }
 
 impl Filters {
-    pub(super) fn new(worker: Worker, upstreams: Rc<Upstreams>, counters: Arc<Counters>) -> Rc<Self> {
+    pub(super) fn new(
+        worker: Worker,
+        upstreams: Rc<Upstreams>,
+        counters: Arc<Counters>,
+    ) -> Rc<Self> {
         let filters = Rc::new(Self {
             worker: RefCell::new(worker),
             waiting: RefCell::default(),
@@ -50,7 +56,11 @@ impl Filters {
         let id = self.worker.borrow_mut().open(chain, peer);
         let woken = Rc::new(Notify::new());
         self.waiting.borrow_mut().insert(id, Rc::clone(&woken));
-        Passage { filters: Rc::clone(self), id, woken }
+        Passage {
+            filters: Rc::clone(self),
+            id,
+            woken,
+        }
     }
 
     /// Runs ticks as they fall due, for as long as it is polled.
@@ -76,10 +86,15 @@ impl Filters {
         let (logs, calls, woken, tick) = {
             let mut worker = self.worker.borrow_mut();
             self.report_traps(&worker);
-            (worker.take_logs(), worker.take_root_calls(), worker.with_actions(), worker.next_tick())
+            (
+                worker.take_logs(),
+                worker.take_root_calls(),
+                worker.with_actions(),
+                worker.next_tick(),
+            )
         };
         for line in logs {
-            line.emit();
+            write(&line);
         }
         for id in woken {
             if let Some(woken) = self.waiting.borrow().get(&id) {
@@ -159,5 +174,17 @@ impl Drop for Passage {
         self.filters.waiting.borrow_mut().remove(&self.id);
         self.filters.worker.borrow_mut().close(self.id);
         self.filters.settle();
+    }
+}
+
+/// A filter's line in the proxy's log.
+fn write(line: &LogLine) {
+    let (filter, message) = (line.filter.as_str(), line.message.as_str());
+    match line.level {
+        LogLevel::Trace => tracing::trace!(filter, "{message}"),
+        LogLevel::Debug => tracing::debug!(filter, "{message}"),
+        LogLevel::Info => tracing::info!(filter, "{message}"),
+        LogLevel::Warn => tracing::warn!(filter, "{message}"),
+        LogLevel::Error | LogLevel::Critical => tracing::error!(filter, "{message}"),
     }
 }

@@ -51,7 +51,10 @@ pub(super) enum Turn {
 impl Flow {
     /// A direction that has a body to read, or none.
     pub(super) fn from(source: Option<Incoming>) -> Self {
-        Self { source, ..Self::default() }
+        Self {
+            source,
+            ..Self::default()
+        }
     }
 
     pub(super) fn read_from(&mut self, source: Incoming) {
@@ -93,7 +96,10 @@ impl Flow {
 
     /// The trailers to end the body with.
     pub(super) fn push_trailers(&mut self, trailers: HeaderMap) {
-        self.waiting.push_back(Piece { frame: Some(Frame::trailers(trailers)), end: true });
+        self.waiting.push_back(Piece {
+            frame: Some(Frame::trailers(trailers)),
+            end: true,
+        });
     }
 
     /// Writes what waits, else reads if `read` allows it, else waits for ever. Nothing is lost when it is dropped.
@@ -107,10 +113,15 @@ impl Flow {
                 let end = frame.is_none() || source.is_end_stream();
                 let turn = match frame.transpose() {
                     Err(_) => Turn::SourceFailed,
-                    Ok(None) => Turn::Read { chunk: Bytes::new(), end },
+                    Ok(None) => Turn::Read {
+                        chunk: Bytes::new(),
+                        end,
+                    },
                     Ok(Some(frame)) => match frame.into_data() {
                         Ok(chunk) => Turn::Read { chunk, end },
-                        Err(frame) => frame.into_trailers().map_or(Turn::SourceFailed, Turn::ReadTrailers),
+                        Err(frame) => frame
+                            .into_trailers()
+                            .map_or(Turn::SourceFailed, Turn::ReadTrailers),
                     },
                 };
                 if !matches!(turn, Turn::Read { end: false, .. }) {

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, StatusCode, request, response};
 
@@ -54,7 +56,10 @@ pub(super) fn from_request(head: &request::Parts, origin: Origin<'_>) -> Option<
         None => value(head.headers.get(HOST)?),
     };
     let mut headers = Headers::new();
-    headers.push(":method", Bytes::copy_from_slice(head.method.as_str().as_bytes()));
+    headers.push(
+        ":method",
+        Bytes::copy_from_slice(head.method.as_str().as_bytes()),
+    );
     headers.push(":path", Bytes::copy_from_slice(target.as_str().as_bytes()));
     headers.push(":authority", authority);
     headers.push(":scheme", "http");
@@ -80,12 +85,21 @@ pub(super) fn from_response(head: &response::Parts) -> Headers {
 
 /// Trailers as filters see them.
 pub(super) fn from_trailers(trailers: &HeaderMap) -> Headers {
-    trailers.iter().map(|(name, line)| (Bytes::copy_from_slice(name.as_ref()), value(line))).collect()
+    trailers
+        .iter()
+        .map(|(name, line)| (Bytes::copy_from_slice(name.as_ref()), value(line)))
+        .collect()
 }
 
 /// The head of a request to `endpoint`.
-pub(super) fn to_request(headers: &Headers, endpoint: &Authority) -> Result<request::Parts, Unsendable> {
-    let method = headers.get(":method").and_then(|method| Method::from_bytes(method).ok()).ok_or(Unsendable::Method)?;
+pub(super) fn to_request(
+    headers: &Headers,
+    endpoint: &Authority,
+) -> Result<request::Parts, Unsendable> {
+    let method = headers
+        .get(":method")
+        .and_then(|method| Method::from_bytes(method).ok())
+        .ok_or(Unsendable::Method)?;
     let target = headers
         .get(":path")
         .filter(|path| path.starts_with(b"/") || path.as_ref() == b"*")
@@ -104,15 +118,20 @@ pub(super) fn to_request(headers: &Headers, endpoint: &Authority) -> Result<requ
         None => HeaderValue::from_str(endpoint.as_str()),
     };
     head.headers = to_map(headers)?;
-    head.headers.insert(HOST, host.map_err(|_| Unsendable::Header)?);
+    head.headers
+        .insert(HOST, host.map_err(|_| Unsendable::Header)?);
     Ok(head)
 }
 
 /// The head of an answer to the client.
 pub(super) fn to_response(headers: &Headers) -> Result<response::Parts, Unsendable> {
-    let status = headers.get(":status").and_then(|status| StatusCode::from_bytes(status).ok());
+    let status = headers
+        .get(":status")
+        .and_then(|status| StatusCode::from_bytes(status).ok());
     let (mut head, ()) = http::Response::new(()).into_parts();
-    head.status = status.filter(|status| !status.is_informational()).ok_or(Unsendable::Status)?;
+    head.status = status
+        .filter(|status| !status.is_informational())
+        .ok_or(Unsendable::Status)?;
     head.headers = to_map(headers)?;
     Ok(head)
 }
@@ -141,7 +160,9 @@ fn push_all(headers: &mut Headers, map: &HeaderMap, without: &[HeaderName]) {
         .collect();
     for (name, line) in map {
         let of_the_connection = OF_THE_CONNECTION.contains(name)
-            || named.iter().any(|other| name.as_str().eq_ignore_ascii_case(other) && *name != TRANSFER_ENCODING);
+            || named.iter().any(|other| {
+                name.as_str().eq_ignore_ascii_case(other) && *name != TRANSFER_ENCODING
+            });
         if !of_the_connection && !without.contains(name) {
             headers.push(Bytes::copy_from_slice(name.as_ref()), value(line));
         }
@@ -161,12 +182,16 @@ fn value(line: &HeaderValue) -> Bytes {
 mod tests {
     use super::*;
 
-    const ORIGIN: Origin<'_> =
-        Origin { client: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1), request_id: "id" };
+    const ORIGIN: Origin<'_> = Origin {
+        client: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1),
+        request_id: "id",
+    };
 
     fn request(lines: &[(&str, &str)]) -> request::Parts {
         let builder = http::Request::builder().uri("/a%20b?q=%2F");
-        let builder = lines.iter().fold(builder, |builder, (name, line)| builder.header(*name, *line));
+        let builder = lines.iter().fold(builder, |builder, (name, line)| {
+            builder.header(*name, *line)
+        });
         builder.body(()).unwrap().into_parts().0
     }
 
@@ -184,7 +209,16 @@ mod tests {
         let seen = from_request(&request(&lines), ORIGIN).unwrap();
         let sent = to_request(&seen, &Authority::from_static("upstream:1")).unwrap();
         let names: Vec<_> = sent.headers.keys().map(HeaderName::as_str).collect();
-        assert_eq!(names, ["x-public", "x-forwarded-for", "x-forwarded-proto", "x-request-id", "host"]);
+        assert_eq!(
+            names,
+            [
+                "x-public",
+                "x-forwarded-for",
+                "x-forwarded-proto",
+                "x-request-id",
+                "host"
+            ]
+        );
     }
 
     #[test]
@@ -197,7 +231,11 @@ mod tests {
 
     #[test]
     fn the_client_is_added_to_those_who_forwarded_before() {
-        let lines = [("host", "h"), ("x-forwarded-for", "192.0.2.1"), ("x-forwarded-for", "192.0.2.2")];
+        let lines = [
+            ("host", "h"),
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-for", "192.0.2.2"),
+        ];
         let seen = from_request(&request(&lines), ORIGIN).unwrap();
         let lines: Vec<_> = seen.get_all("x-forwarded-for").collect();
         assert_eq!(lines, ["192.0.2.1, 192.0.2.2, 127.0.0.1"]);
@@ -217,6 +255,9 @@ mod tests {
         assert_eq!(broken(":method", "GE T"), Unsendable::Method);
         assert_eq!(broken("x-a", "line\r\nX-Injected: 1"), Unsendable::Header);
         let answer: Headers = [(":status", "99")].into_iter().collect();
-        assert_eq!(to_response(&answer).map(drop).unwrap_err(), Unsendable::Status);
+        assert_eq!(
+            to_response(&answer).map(drop).unwrap_err(),
+            Unsendable::Status
+        );
     }
 }

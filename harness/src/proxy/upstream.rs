@@ -76,7 +76,9 @@ impl Unanswered {
         let mut malformed = false;
         while let Some(inner) = cause {
             kind = kind.or(inner.downcast_ref::<io::Error>().map(io::Error::kind));
-            malformed |= inner.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse);
+            malformed |= inner
+                .downcast_ref::<hyper::Error>()
+                .is_some_and(hyper::Error::is_parse);
             cause = inner.source();
         }
         match kind {
@@ -118,14 +120,22 @@ impl Upstreams {
     }
 
     /// Sends a request to the cluster that its URI's endpoint belongs to.
-    pub(super) fn send(&self, cluster: usize, request: Request<PipedBody>) -> Option<ResponseFuture> {
-        self.pools.get(cluster).map(|pool| pool.requests.request(request))
+    pub(super) fn send(
+        &self,
+        cluster: usize,
+        request: Request<PipedBody>,
+    ) -> Option<ResponseFuture> {
+        self.pools
+            .get(cluster)
+            .map(|pool| pool.requests.request(request))
     }
 
     /// Makes a filter's call, within its timeout.
     pub(super) fn call(&self, call: Call) -> impl Future<Output = CallOutcome> + use<> {
         let timeout = call.timeout;
-        let answer = self.call_target(&call.upstream).map(|(client, endpoint)| exchange(client, endpoint, call));
+        let answer = self
+            .call_target(&call.upstream)
+            .map(|(client, endpoint)| exchange(client, endpoint, call));
         async move {
             match answer {
                 None => CallOutcome::Failed(CallFailure::UnknownUpstream),
@@ -138,11 +148,17 @@ impl Upstreams {
         }
     }
 
-    fn call_target(&self, upstream: &str) -> Option<(Client<HttpConnector, Full<Bytes>>, Authority)> {
+    fn call_target(
+        &self,
+        upstream: &str,
+    ) -> Option<(Client<HttpConnector, Full<Bytes>>, Authority)> {
         if self.calls_name_addresses {
             return Some((self.addresses.clone(), upstream.parse().ok()?));
         }
-        let pool = self.pools.iter().find(|pool| pool.cluster.name == upstream)?;
+        let pool = self
+            .pools
+            .iter()
+            .find(|pool| pool.cluster.name == upstream)?;
         Some((pool.calls.clone(), pool.endpoint()?))
     }
 }
@@ -151,13 +167,18 @@ impl Pool {
     fn endpoint(&self) -> Option<Authority> {
         let turn = self.turn.get();
         self.turn.set(turn.wrapping_add(1));
-        self.cluster.endpoints.get(turn.checked_rem(self.cluster.endpoints.len())?).cloned()
+        self.cluster
+            .endpoints
+            .get(turn.checked_rem(self.cluster.endpoints.len())?)
+            .cloned()
     }
 }
 
 impl fmt::Debug for Upstreams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.pools.iter().map(|pool| &pool.cluster)).finish()
+        f.debug_list()
+            .entries(self.pools.iter().map(|pool| &pool.cluster))
+            .finish()
     }
 }
 
@@ -184,9 +205,22 @@ async fn exchange(
 ) -> Result<CallOutcome, CallFailure> {
     let head = lines::to_request(&call.headers, &endpoint).map_err(|_| CallFailure::Reset)?;
     let request = Request::from_parts(head, Full::new(call.body));
-    let response = client.request(request).await.map_err(|error| Unanswered::new(&error).as_call_failure())?;
+    let response = client
+        .request(request)
+        .await
+        .map_err(|error| Unanswered::new(&error).as_call_failure())?;
     let (head, body) = response.into_parts();
-    let body = Limited::new(body, CALL_ANSWER_LIMIT).collect().await.map_err(|_| CallFailure::Reset)?;
-    let trailers = body.trailers().map(lines::from_trailers).unwrap_or_default();
-    Ok(CallOutcome::Response { headers: lines::from_response(&head), body: body.to_bytes(), trailers })
+    let body = Limited::new(body, CALL_ANSWER_LIMIT)
+        .collect()
+        .await
+        .map_err(|_| CallFailure::Reset)?;
+    let trailers = body
+        .trailers()
+        .map(lines::from_trailers)
+        .unwrap_or_default();
+    Ok(CallOutcome::Response {
+        headers: lines::from_response(&head),
+        body: body.to_bytes(),
+        trailers,
+    })
 }
