@@ -6,8 +6,9 @@ mod inspect;
 mod mock_llm;
 mod serve;
 
+use std::fmt::Display;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -119,6 +120,11 @@ fn start_log(default_level: &str) {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
+}
+
+/// An error with the file that it is in; each of several lines is one mistake.
+fn in_file(file: &Path, error: impl Display) -> anyhow::Error {
+    anyhow::anyhow!("{}:\n  {}", file.display(), error.to_string().replace('\n', "\n  "))
 }
 
 /// Waits for Ctrl-C or the signal that service managers and Kubernetes send.

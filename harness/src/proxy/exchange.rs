@@ -74,16 +74,14 @@ pub(super) async fn answer(
     };
     let Some(headers) = lines::from_request(&head, origin) else {
         return Ok(refuse(
-            &lane,
-            journal,
+&lane, journal, body,
             StatusCode::BAD_REQUEST,
             "the request names no host or no path",
         ));
     };
     let Some(route) = lane.route(head.uri.path()) else {
         return Ok(refuse(
-            &lane,
-            journal,
+&lane, journal, body,
             StatusCode::NOT_FOUND,
             "no route for this path",
         ));
@@ -132,12 +130,14 @@ fn request_id(head: &http::request::Parts) -> String {
 fn refuse(
     lane: &Lane,
     mut journal: Journal,
+    body: Incoming,
     status: StatusCode,
     message: &'static str,
 ) -> Response<PipedBody> {
     journal.status = Some(status.as_u16());
     journal.problem = Some(message.to_owned());
     journal.close(lane);
+    tokio::task::spawn_local(drain(body));
     own_answer(status, message)
 }
 

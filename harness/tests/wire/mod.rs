@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -13,30 +13,30 @@ use serde_json::Value;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One end of a connection.
-pub struct Wire {
+pub(crate) struct Wire {
     stream: BufReader<TcpStream>,
 }
 
 /// The first line of a message and its headers, names in lower case.
 #[derive(Clone, Debug)]
-pub struct Head {
-    pub first: String,
-    pub headers: Vec<(String, String)>,
+pub(crate) struct Head {
+    pub(crate) first: String,
+    pub(crate) headers: Vec<(String, String)>,
 }
 
 /// A whole answer.
 #[derive(Clone, Debug)]
-pub struct Answer {
-    pub head: Head,
-    pub body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) head: Head,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Head {
-    pub fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         self.first.split(' ').nth(1).unwrap().parse().unwrap()
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
             .find(|(line, _)| line == name)
@@ -50,29 +50,29 @@ impl Head {
 }
 
 impl Answer {
-    pub fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         self.head.status()
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.header(name)
     }
 
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 }
 
 impl Wire {
-    pub fn connect(address: SocketAddr) -> Self {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
         Self::over(TcpStream::connect(address).unwrap())
     }
 
-    pub fn accept(listener: &TcpListener) -> Self {
+    pub(crate) fn accept(listener: &TcpListener) -> Self {
         Self::over(listener.accept().unwrap().0)
     }
 
@@ -85,12 +85,12 @@ impl Wire {
         }
     }
 
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.get_mut().write_all(bytes.as_ref()).unwrap();
     }
 
     /// Sends one piece of a chunked body.
-    pub fn send_chunk(&mut self, data: impl AsRef<[u8]>) {
+    pub(crate) fn send_chunk(&mut self, data: impl AsRef<[u8]>) {
         let data = data.as_ref();
         let mut chunk = format!("{:x}\r\n", data.len()).into_bytes();
         chunk.extend_from_slice(data);
@@ -98,8 +98,16 @@ impl Wire {
         self.send(chunk);
     }
 
+    /// Sends one piece of a chunked body unless the other side takes nothing for `patience`.
+    pub(crate) fn try_send_chunk(&mut self, data: &[u8], patience: Duration) -> bool {
+        let stream = self.stream.get_mut();
+        stream.set_write_timeout(Some(patience)).unwrap();
+        let chunk = [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat();
+        stream.write_all(&chunk).is_ok()
+    }
+
     /// Reads a message up to the empty line.
-    pub fn head(&mut self) -> Head {
+    pub(crate) fn head(&mut self) -> Head {
         let first = self.line();
         let mut headers = Vec::new();
         loop {
@@ -113,7 +121,7 @@ impl Wire {
     }
 
     /// Reads one piece of a chunked body; none at its end.
-    pub fn chunk(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn chunk(&mut self) -> Option<Vec<u8>> {
         let size = self.line();
         let size =
             usize::from_str_radix(&size, 16).unwrap_or_else(|_| panic!("no chunk size: {size:?}"));
@@ -124,7 +132,7 @@ impl Wire {
     }
 
     /// Reads the body that belongs to the head.
-    pub fn body(&mut self, head: &Head) -> Vec<u8> {
+    pub(crate) fn body(&mut self, head: &Head) -> Vec<u8> {
         if head.is_chunked() {
             return std::iter::from_fn(|| self.chunk()).flatten().collect();
         }
@@ -136,19 +144,24 @@ impl Wire {
         data
     }
 
-    pub fn answer(&mut self) -> Answer {
+    pub(crate) fn answer(&mut self) -> Answer {
         let head = self.head();
         let body = self.body(&head);
         Answer { head, body }
     }
 
-    /// Waits until the other side has ended the connection; what still came before is dropped.
-    pub fn wait_for_end(&mut self) {
+    /// Reads what still comes until the other side has ended the connection.
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
-        match self.stream.read_to_end(&mut rest) {
-            Ok(_) => {}
-            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}"),
+        if let Err(error) = self.stream.read_to_end(&mut rest) {
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
         }
+        rest
+    }
+
+    /// Waits until the other side has ended the connection; what still came before is dropped.
+    pub(crate) fn wait_for_end(&mut self) {
+        self.rest();
     }
 
     fn line(&mut self) -> String {
@@ -160,7 +173,7 @@ impl Wire {
 }
 
 /// One request on a connection of its own; `lines` are the header lines besides Host and Content-Length.
-pub fn request(
+pub(crate) fn request(
     address: SocketAddr,
     method: &str,
     target: &str,
@@ -176,11 +189,11 @@ pub fn request(
     wire.answer()
 }
 
-pub fn get(address: SocketAddr, target: &str) -> Answer {
+pub(crate) fn get(address: SocketAddr, target: &str) -> Answer {
     request(address, "GET", target, &[], "")
 }
 
-pub fn post(address: SocketAddr, target: &str, body: &Value) -> Answer {
+pub(crate) fn post(address: SocketAddr, target: &str, body: &Value) -> Answer {
     request(
         address,
         "POST",
@@ -188,4 +201,13 @@ pub fn post(address: SocketAddr, target: &str, body: &Value) -> Answer {
         &["Content-Type: application/json"],
         &body.to_string(),
     )
+}
+
+/// Waits for something that other threads bring about.
+pub(crate) fn until(mut happened: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !happened() {
+        assert!(start.elapsed() < PATIENCE, "it did not happen");
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
