@@ -4,7 +4,8 @@ use std::env;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use tollgate_kit::config::Problem;
+use tollgate_kit::config::{self, Configuration, Field, Problem};
+use tollgate_kit::schema::Json;
 
 /// Where the workspace's build puts the modules, below its root.
 const BUILD_DIRECTORY: &str = "target/wasm32-wasip1/wasm";
@@ -77,12 +78,11 @@ impl Search {
     }
 }
 
-/// The outermost directory from `start` upward with a Cargo.toml: that is where cargo puts `target`.
+/// The nearest directory from `start` upward with a Cargo.lock: that is where cargo puts `target`.
 fn workspace_root(start: &Path) -> Option<&Path> {
     start
         .ancestors()
-        .filter(|directory| directory.join("Cargo.toml").is_file())
-        .last()
+        .find(|directory| directory.join("Cargo.lock").is_file())
 }
 
 /// A filter of this workspace, linked natively for its checks.
@@ -92,12 +92,21 @@ pub struct Filter {
     pub name: &'static str,
     /// Its module's file name.
     pub file: &'static str,
+    /// Checks a configuration text with the filter's own code: the warnings, or everything that is wrong.
+    pub check: Check,
+    /// The JSON Schema (draft-04) of its configuration.
+    pub schema: fn() -> Json,
 }
+
+/// A filter's own check of a configuration text; the second argument answers `${env:NAME}`.
+pub type Check = fn(&[u8], &dyn Fn(&str) -> Option<String>) -> Result<Vec<Problem>, Vec<Problem>>;
 
 /// Every filter.
 pub const FILTERS: &[Filter] = &[Filter {
     name: "key-auth",
     file: "tollgate_key_auth.wasm",
+    check: check::<tollgate_key_auth::Config>,
+    schema: schema::<tollgate_key_auth::Config>,
 }];
 
 /// The filter of that name, or whose module has that file name.
@@ -109,16 +118,13 @@ pub fn find(name: &str) -> Option<&'static Filter> {
         .find(|filter| filter.name == name || file == Some(OsStr::new(filter.file)))
 }
 
-impl Filter {
-    /// Checks a configuration text with the filter's own code; `environment` answers `${env:NAME}`.
-    ///
-    /// # Errors
-    /// Everything that is wrong.
-    pub fn check(
-        &self,
-        _configuration: &[u8],
-        _environment: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Vec<Problem>, Vec<Problem>> {
-        Ok(vec![])
-    }
+fn check<C: Configuration>(
+    text: &[u8],
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Vec<Problem>, Vec<Problem>> {
+    config::check::<C>(text, environment).map(|checked| checked.warnings)
+}
+
+fn schema<C: Configuration>() -> Json {
+    C::Raw::schema()
 }

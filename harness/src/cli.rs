@@ -113,7 +113,8 @@ pub(crate) fn run() -> ExitCode {
 }
 
 fn start_log(default_level: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_level));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_level));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -124,12 +125,18 @@ fn start_log(default_level: &str) {
 
 /// An error with the file that it is in; each of several lines is one mistake.
 fn in_file(file: &Path, error: impl Display) -> anyhow::Error {
-    anyhow::anyhow!("{}:\n  {}", file.display(), error.to_string().replace('\n', "\n  "))
+    anyhow::anyhow!(
+        "{}:\n  {}",
+        file.display(),
+        error.to_string().replace('\n', "\n  ")
+    )
 }
 
 /// Waits for Ctrl-C or the signal that service managers and Kubernetes send.
 fn wait_for_stop() -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;

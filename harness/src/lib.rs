@@ -6,6 +6,7 @@
 
 pub mod abi;
 pub mod catalog;
+pub mod demo;
 pub mod engine;
 pub mod exchange;
 pub mod http;

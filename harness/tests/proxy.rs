@@ -46,9 +46,14 @@ fn each_piece_of_a_stream_reaches_the_client_before_the_next_is_sent() {
     client.send("GET /v1/stream HTTP/1.1\r\nHost: gateway\r\n\r\n");
     let mut server = Wire::accept(&listener);
     server.head();
-    server.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n");
+    server.send(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+    );
     let head = client.head();
-    assert_eq!((head.status(), head.header("content-type")), (200, Some("text/event-stream")));
+    assert_eq!(
+        (head.status(), head.header("content-type")),
+        (200, Some("text/event-stream"))
+    );
     for piece in ["data: 1\n\n", "data: 2\n\n", "data: 3\n\n"] {
         server.send_chunk(piece);
         assert_eq!(client.chunk().unwrap(), piece.as_bytes());
@@ -93,7 +98,12 @@ fn the_upstream_sees_target_host_and_headers_as_the_client_wrote_them() {
     assert_eq!(head.header("x-forwarded-for"), Some("192.0.2.1, 127.0.0.1"));
     assert_eq!(head.header("x-request-id"), Some("mine"));
     assert_eq!(head.header("x-hop"), None);
-    let kept: Vec<_> = head.headers.iter().filter(|(name, _)| name == "x-kept").map(|(_, value)| value).collect();
+    let kept: Vec<_> = head
+        .headers
+        .iter()
+        .filter(|(name, _)| name == "x-kept")
+        .map(|(_, value)| value)
+        .collect();
     assert_eq!(kept, ["a", "b"]);
     server.send("HTTP/1.1 204 No Content\r\nKeep-Alive: timeout=5\r\n\r\n");
     let answer = client.head();
@@ -151,7 +161,10 @@ fn an_upstream_that_refuses_the_connection_is_a_502_and_the_next_request_works()
     let (_proxy, address) = start(upstream);
     let answer = get(address, "/v1/models");
     assert_eq!(answer.status(), 502);
-    assert_eq!(answer.json()["error"]["message"], "upstream connection refused");
+    assert_eq!(
+        answer.json()["error"]["message"],
+        "upstream connection refused"
+    );
     let listener = TcpListener::bind(upstream).unwrap();
     let mut client = Wire::connect(address);
     client.send("GET /v1/models HTTP/1.1\r\nHost: gateway\r\n\r\n");
@@ -172,7 +185,10 @@ fn an_upstream_that_speaks_no_http_is_a_502() {
     server.send("SSH-2.0-OpenSSH_9.2\r\n\r\n");
     let answer = client.answer();
     assert_eq!(answer.status(), 502);
-    assert_eq!(answer.json()["error"]["message"], "upstream answered with something that is no HTTP");
+    assert_eq!(
+        answer.json()["error"]["message"],
+        "upstream answered with something that is no HTTP"
+    );
 }
 
 #[test]
@@ -209,7 +225,10 @@ fn head_gets_the_headers_of_the_answer_and_the_connection_lives_on() {
         assert_eq!(server.head().first, "HEAD /v1/models HTTP/1.1");
         server.send("HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n");
         let head = client.head();
-        assert_eq!((head.status(), head.header("content-length")), (200, Some("1234")));
+        assert_eq!(
+            (head.status(), head.header("content-length")),
+            (200, Some("1234"))
+        );
     }
 }
 
@@ -232,19 +251,25 @@ fn one_connection_serves_many_requests_over_one_upstream_connection() {
     let mut client = Wire::connect(address);
     let mut server = None;
     for number in 0..5 {
-        client.send(format!("POST /v1/{number} HTTP/1.1\r\nHost: gateway\r\nContent-Length: 3\r\n\r\nabc"));
+        client.send(format!(
+            "POST /v1/{number} HTTP/1.1\r\nHost: gateway\r\nContent-Length: 3\r\n\r\nabc"
+        ));
         let server = server.get_or_insert_with(|| Wire::accept(&listener));
         let head = server.head();
         assert_eq!(head.first, format!("POST /v1/{number} HTTP/1.1"));
         assert_eq!(server.body(&head), b"abc");
-        server.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{number}"));
+        server.send(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{number}"
+        ));
         assert_eq!(client.answer().text(), number.to_string());
     }
 }
 
 #[test]
 fn a_large_body_passes_unchanged_in_both_directions() {
-    let body: Vec<u8> = (0..20_000_000_u32).map(|index| (index % 251) as u8).collect();
+    let body: Vec<u8> = (0..20_000_000_u32)
+        .map(|index| (index % 251) as u8)
+        .collect();
     let (listener, upstream) = upstream();
     let (_proxy, address) = start(upstream);
     let sent = body.clone();
@@ -252,12 +277,18 @@ fn a_large_body_passes_unchanged_in_both_directions() {
         let mut server = Wire::accept(&listener);
         let head = server.head();
         let body = server.body(&head);
-        server.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()));
+        server.send(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        ));
         server.send(&body);
         server
     });
     let mut client = Wire::connect(address);
-    client.send(format!("POST /v1/files HTTP/1.1\r\nHost: gateway\r\nContent-Length: {}\r\n\r\n", sent.len()));
+    client.send(format!(
+        "POST /v1/files HTTP/1.1\r\nHost: gateway\r\nContent-Length: {}\r\n\r\n",
+        sent.len()
+    ));
     client.send(&sent);
     let answer = client.answer();
     assert_eq!(answer.status(), 200);
@@ -289,7 +320,10 @@ fn an_answer_that_comes_before_the_upload_is_done_reaches_the_client() {
     let (_proxy, address) = start(upstream);
     let mut client = Wire::connect(address);
     let body = vec![b'x'; 4 << 20];
-    client.send(format!("POST /nowhere HTTP/1.1\r\nHost: gateway\r\nContent-Length: {}\r\n\r\n", body.len()));
+    client.send(format!(
+        "POST /nowhere HTTP/1.1\r\nHost: gateway\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    ));
     client.send(&body);
     assert_eq!(client.answer().status(), 404);
 }
@@ -337,8 +371,13 @@ fn shutdown_does_not_wait_longer_than_configured() {
 
 #[test]
 fn requests_take_turns_at_a_clusters_endpoints_and_go_by_the_longest_prefix() {
-    let [a, b, c] = ["a", "b", "c"]
-        .map(|name| MockLlm::start(Settings { name: name.to_owned(), ..Settings::default() }).unwrap());
+    let [a, b, c] = ["a", "b", "c"].map(|name| {
+        MockLlm::start(Settings {
+            name: name.to_owned(),
+            ..Settings::default()
+        })
+        .unwrap()
+    });
     let config = read(&format!(
         "{{access_log: false, workers: 1, listeners: [{{address: 127.0.0.1:0}}],
           routes: [{{prefix: /, cluster: two}}, {{prefix: /v1/models, cluster: one}}],
@@ -350,11 +389,19 @@ fn requests_take_turns_at_a_clusters_endpoints_and_go_by_the_longest_prefix() {
     .unwrap();
     let proxy = Proxy::start(config).unwrap();
     let address = proxy.addresses()[0];
-    let provider = || get(address, "/health").json()["provider"].as_str().unwrap().to_owned();
+    let provider = || {
+        get(address, "/health").json()["provider"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
     let turns = [provider(), provider(), provider(), provider()];
     assert_eq!((&turns[0], &turns[1]), (&turns[2], &turns[3]));
     assert_ne!(turns[0], turns[1]);
-    assert_eq!(get(address, "/v1/models").json()["data"][0]["owned_by"], "c");
+    assert_eq!(
+        get(address, "/v1/models").json()["data"][0]["owned_by"],
+        "c"
+    );
 }
 
 #[test]
@@ -364,8 +411,14 @@ fn a_streamed_chat_passes_the_proxy() {
     let question = json!({"model": "gpt-4.1", "stream": true, "messages": [{"role": "user", "content": "hi"}]});
     let direct = post(provider.address(), "/v1/chat/completions", &question);
     let through = post(address, "/v1/chat/completions", &question);
-    assert_eq!(through.header("content-type"), direct.header("content-type"));
-    assert_eq!(through.text().matches("data: ").count(), direct.text().matches("data: ").count());
+    assert_eq!(
+        through.header("content-type"),
+        direct.header("content-type")
+    );
+    assert_eq!(
+        through.text().matches("data: ").count(),
+        direct.text().matches("data: ").count()
+    );
     assert!(through.text().ends_with("data: [DONE]\n\n"));
 }
 
@@ -381,7 +434,10 @@ fn the_admin_port_tells_readiness_and_figures() {
     get(address, "/nowhere");
     get(address, "/nowhere");
     let metrics = get(admin, "/metrics");
-    assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    assert_eq!(
+        metrics.header("content-type"),
+        Some("text/plain; version=0.0.4; charset=utf-8")
+    );
     for line in [
         "tollgate_requests_total{status=\"404\"} 2",
         "tollgate_requests_total{status=\"502\"} 1",
@@ -389,7 +445,11 @@ fn the_admin_port_tells_readiness_and_figures() {
         "tollgate_requests_open 0",
         "tollgate_workers 1",
     ] {
-        assert!(metrics.text().lines().any(|present| present == line), "{line} not in\n{}", metrics.text());
+        assert!(
+            metrics.text().lines().any(|present| present == line),
+            "{line} not in\n{}",
+            metrics.text()
+        );
     }
     assert_eq!(get(admin, "/nowhere").status(), 404);
     assert_eq!(request(admin, "POST", "/ready", &[], "").status(), 405);
@@ -406,7 +466,12 @@ fn a_port_in_use_is_named_and_nothing_stays_behind() {
     .unwrap();
     let error = Proxy::start(taken).unwrap_err();
     assert!(matches!(error, StartError::Bind(_)));
-    assert!(error.to_string().contains(&format!("port {} is in use", address.port())), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains(&format!("port {} is in use", address.port())),
+        "{error}"
+    );
 }
 
 #[test]
@@ -424,7 +489,10 @@ clusters:
 colour: red
 ";
     let error = read(yaml).unwrap_err().to_string();
-    let lines: Vec<_> = error.lines().map(|line| line.split(": ").next().unwrap()).collect();
+    let lines: Vec<_> = error
+        .lines()
+        .map(|line| line.split(": ").next().unwrap())
+        .collect();
     for path in [
         "colour",
         "profile",
@@ -464,7 +532,10 @@ filters:
         "routes[1].prefix: another route has v1 already: merge the two",
         "filters.auth.wasm: no filter named 'no-such-filter': one of key-auth, or the path of a .wasm file",
     ] {
-        assert!(error.lines().any(|present| present == line), "{line}\nnot in\n{error}");
+        assert!(
+            error.lines().any(|present| present == line),
+            "{line}\nnot in\n{error}"
+        );
     }
 }
 
@@ -478,7 +549,15 @@ routes: [{cluster: llm, filters: [auth]}]
 clusters: {llm: {endpoints: ['127.0.0.1:1']}}
 filters: {auth: {wasm: key-auth}}
 ";
-    let error = Config::read(yaml, directory.path(), &search).unwrap_err().to_string();
-    assert!(error.starts_with("filters.auth.wasm: no tollgate_key_auth.wasm in "), "{error}");
-    assert!(error.contains(directory.path().to_str().unwrap()) && error.contains("`just wasm`"), "{error}");
+    let error = Config::read(yaml, directory.path(), &search)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("filters.auth.wasm: no tollgate_key_auth.wasm in "),
+        "{error}"
+    );
+    assert!(
+        error.contains(directory.path().to_str().unwrap()) && error.contains("`just wasm`"),
+        "{error}"
+    );
 }

@@ -35,10 +35,13 @@ pub(super) struct Arguments {
 }
 
 fn filter_name(name: &str) -> Result<&'static catalog::Filter, String> {
-    catalog::FILTERS.iter().find(|filter| filter.name == name).ok_or_else(|| {
-        let names: Vec<_> = catalog::FILTERS.iter().map(|filter| filter.name).collect();
-        format!("there are: {}", names.join(", "))
-    })
+    catalog::FILTERS
+        .iter()
+        .find(|filter| filter.name == name)
+        .ok_or_else(|| {
+            let names: Vec<_> = catalog::FILTERS.iter().map(|filter| filter.name).collect();
+            format!("there are: {}", names.join(", "))
+        })
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {
@@ -61,9 +64,13 @@ impl Arguments {
         let json = json_from_yaml(&text)
             .with_context(|| format!("{} is neither YAML nor JSON", self.file.display()))
             .map_err(Failure::Input)?;
-        let environment =
-            |name: &str| self.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-        let (errors, warnings) = match filter.check(json.as_bytes(), &environment) {
+        let environment = |name: &str| {
+            self.env
+                .iter()
+                .find(|(known, _)| known == name)
+                .map(|(_, value)| value.clone())
+        };
+        let (errors, warnings) = match (filter.check)(json.as_bytes(), &environment) {
             Ok(warnings) => (Vec::new(), warnings),
             Err(errors) => (errors, Vec::new()),
         };
@@ -115,9 +122,12 @@ impl Arguments {
 
 fn read(file: &Path) -> anyhow::Result<String> {
     if file != Path::new("-") {
-        return std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()));
+        return std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read {}", file.display()));
     }
     let mut text = String::new();
-    std::io::stdin().read_to_string(&mut text).context("cannot read stdin")?;
+    std::io::stdin()
+        .read_to_string(&mut text)
+        .context("cannot read stdin")?;
     Ok(text)
 }

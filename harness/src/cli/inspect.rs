@@ -32,11 +32,18 @@ impl Arguments {
             .with_context(|| self.file.display().to_string())
             .map_err(Failure::Input)?;
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&inspection).map_err(Failure::run)?);
+            println!(
+                "{}",
+                serde_json::to_string_pretty(&inspection).map_err(Failure::run)?
+            );
         } else {
             println!("{inspection}");
         }
         let refused = inspection.refusals.iter().any(|refusal| refusal.fatal);
-        Ok(if refused { Outcome::Failed } else { Outcome::Fine })
+        Ok(if refused {
+            Outcome::Failed
+        } else {
+            Outcome::Fine
+        })
     }
 }

@@ -46,7 +46,11 @@ impl Arguments {
         let settings = Settings {
             listen: self.listen,
             name: self.name,
-            models: if self.models.is_empty() { defaults.models } else { self.models },
+            models: if self.models.is_empty() {
+                defaults.models
+            } else {
+                self.models
+            },
             api_keys: self.api_key,
             first_token_delay: Duration::from_millis(self.first_token_delay_ms),
             tokens_per_second: self.tokens_per_second,

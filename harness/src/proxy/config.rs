@@ -544,7 +544,7 @@ impl Place<'_> {
         if let (Some(known), Some((field, configuration))) = (known, &configuration) {
             reader.member(field, |reader| {
                 let checked =
-                    known.check(configuration, &|name: &str| variable(&environment, name));
+                    (known.check)(configuration, &|name: &str| variable(&environment, name));
                 let (errors, warnings) = match checked {
                     Ok(warnings) => (Vec::new(), warnings),
                     Err(errors) => (errors, Vec::new()),

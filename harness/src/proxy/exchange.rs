@@ -74,14 +74,18 @@ pub(super) async fn answer(
     };
     let Some(headers) = lines::from_request(&head, origin) else {
         return Ok(refuse(
-&lane, journal, body,
+            &lane,
+            journal,
+            body,
             StatusCode::BAD_REQUEST,
             "the request names no host or no path",
         ));
     };
     let Some(route) = lane.route(head.uri.path()) else {
         return Ok(refuse(
-&lane, journal, body,
+            &lane,
+            journal,
+            body,
             StatusCode::NOT_FOUND,
             "no route for this path",
         ));
