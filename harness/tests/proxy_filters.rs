@@ -242,6 +242,25 @@ fn a_filter_that_trapped_is_passed_by_when_open() {
 }
 
 #[test]
+fn a_filter_that_trapped_gets_a_new_vm_when_it_is_reloaded() {
+    // Traps at its second request: a VM that lives on never answers 200 again.
+    let callbacks = "
+        (global $requests (mut i32) (i32.const 0))
+        (func (export \"proxy_on_request_headers\") (param i32 i32 i32) (result i32)
+            (global.set $requests (i32.add (global.get $requests) (i32.const 1)))
+            (if (i32.gt_u (global.get $requests) (i32.const 1)) (then unreachable))
+            (i32.const 0))";
+    let gateway = Gateway::guest("envoy", callbacks, "reload");
+    let statuses: Vec<u16> = (0..20).map(|_| gateway.whoami(&[]).status()).collect();
+    // Each of the two workers starts with a VM; every further 200 is a reload's.
+    assert!(
+        statuses.iter().filter(|status| **status == 200).count() > 2,
+        "{statuses:?}"
+    );
+    assert!(!gateway.metric("tollgate_vm_reloads_total 0"));
+}
+
+#[test]
 fn a_filter_that_would_hang_a_request_for_ever_on_kong_is_a_504() {
     let callbacks = "
         (func (export \"proxy_on_request_headers\") (param i32 i32 i32) (result i32) i32.const 1)";
