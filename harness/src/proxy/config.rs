@@ -1,0 +1,150 @@
+//! The proxy's YAML: read whole, every mistake reported at once with its path and what to write instead.
+
+mod raw;
+mod validate;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tollgate_kit::config::{Field, Problem, Reader};
+use tollgate_kit::schema::Json;
+
+use crate::catalog::Search;
+use crate::engine::Engine;
+use crate::profile::Profile;
+use crate::worker::FilterSpec;
+use raw::RawConfig;
+use validate::validate;
+
+/// A validated configuration, its modules compiled.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub(super) profile: Profile,
+    pub(super) headers_stop_iteration: bool,
+    pub(super) workers: NonZeroUsize,
+    pub(super) body_buffer: usize,
+    pub(super) shutdown_timeout: Duration,
+    pub(super) access_log: bool,
+    pub(super) admin: Option<SocketAddr>,
+    pub(super) listeners: Vec<SocketAddr>,
+    pub(super) routes: Vec<Route>,
+    pub(super) clusters: Vec<Cluster>,
+    pub(super) filters: Vec<FilterSpec>,
+}
+
+/// Where requests of one path prefix go. Routes stand longest prefix first.
+#[derive(Clone, Debug)]
+pub(super) struct Route {
+    pub(super) prefix: String,
+    /// Index into the clusters.
+    pub(super) cluster: usize,
+    /// Indices into the filters.
+    pub(super) filters: Vec<usize>,
+}
+
+impl Route {
+    /// Whether a path without its query belongs here: prefixes end at a slash.
+    pub(super) fn takes(&self, path: &str) -> bool {
+        path.strip_prefix(self.prefix.as_str()).is_some_and(|rest| {
+            rest.is_empty() || rest.starts_with('/') || self.prefix.ends_with('/')
+        })
+    }
+}
+
+/// An upstream.
+#[derive(Clone, Debug)]
+pub(super) struct Cluster {
+    pub(super) name: String,
+    pub(super) endpoints: Vec<http::uri::Authority>,
+    pub(super) connect_timeout: Duration,
+}
+
+/// A configuration that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Occurs when the file can't be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Occurs when the text is no YAML.
+    #[error("not YAML: {0}")]
+    NotYaml(#[from] serde_saphyr::Error),
+    /// Occurs when something in it is wrong; carries all that is.
+    #[error("{}", lines(.0))]
+    Wrong(Vec<Problem>),
+    /// Occurs when the wasm engine can't start.
+    #[error("the wasm engine does not start: {0}")]
+    Engine(wasmtime::Error),
+}
+
+fn lines(problems: &[Problem]) -> String {
+    let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+/// A configuration that can be used, and what is doubtful about it.
+#[derive(Debug)]
+pub struct Checked {
+    /// The configuration.
+    pub config: Config,
+    /// What works but may not be meant.
+    pub warnings: Vec<Problem>,
+}
+
+/// Turns YAML (or JSON, which is YAML) into JSON text.
+///
+/// # Errors
+/// When it is neither.
+pub fn json_from_yaml(text: &str) -> Result<String, serde_saphyr::Error> {
+    let value: Option<Json> = serde_saphyr::from_str(text)?;
+    Ok(value.unwrap_or(Json::Null).to_string())
+}
+
+impl Config {
+    /// Reads a file; paths in it are relative to its directory.
+    ///
+    /// # Errors
+    /// When it can't be read, or anything in it is wrong.
+    pub fn load(path: &Path, search: &Search) -> Result<Checked, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.to_path_buf(),
+            source,
+        })?;
+        Self::read(&text, path.parent().unwrap_or(Path::new(".")), search)
+    }
+
+    /// Reads a text; paths in it are relative to `base`.
+    ///
+    /// # Errors
+    /// When anything in it is wrong.
+    pub fn read(text: &str, base: &Path, search: &Search) -> Result<Checked, ConfigError> {
+        let text = json_from_yaml(text)?;
+        let engine = Engine::for_traffic().map_err(ConfigError::Engine)?;
+        let environment = |name: &str| std::env::var(name).ok();
+        let mut reader = Reader::new(&environment);
+        let config = reader
+            .document(text.as_bytes())
+            .and_then(|value| RawConfig::read(value, &mut reader))
+            .and_then(|raw| validate(raw, base, search, engine, &mut reader));
+        let (errors, warnings) = reader.finish();
+        match config {
+            Some(config) if errors.is_empty() => Ok(Checked { config, warnings }),
+            _ => Err(ConfigError::Wrong(errors)),
+        }
+    }
+
+    /// The cluster names, which is what filters' calls may name.
+    pub(super) fn cluster_names(&self) -> BTreeSet<String> {
+        self.clusters
+            .iter()
+            .map(|cluster| cluster.name.clone())
+            .collect()
+    }
+}
