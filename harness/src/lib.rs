@@ -1,1 +1,5 @@
-//! x
+//! Tollgate on the native host.
+
+pub mod envoy;
+pub mod http;
+pub mod wire;
