@@ -1,0 +1,97 @@
+//! What a scripted client sends.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use bytes::Bytes;
+
+use crate::http::Headers;
+
+/// A request, written line by line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub(super) method: String,
+    pub(super) target: String,
+    pub(super) authority: Bytes,
+    pub(super) headers: Headers,
+    pub(super) body: Bytes,
+    pub(super) pieces: Vec<usize>,
+    pub(super) trailers: Headers,
+    pub(super) client: IpAddr,
+    pub(super) protocol: String,
+}
+
+impl Request {
+    /// A request for `target` (path and query as they go on the wire) on host `gateway.test`.
+    #[must_use]
+    pub fn new(method: &str, target: &str) -> Self {
+        Self {
+            method: method.to_owned(),
+            target: target.to_owned(),
+            authority: Bytes::from_static(b"gateway.test"),
+            headers: Headers::new(),
+            body: Bytes::new(),
+            pieces: Vec::new(),
+            trailers: Headers::new(),
+            client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            protocol: "HTTP/1.1".to_owned(),
+        }
+    }
+
+    /// A GET request.
+    #[must_use]
+    pub fn get(target: &str) -> Self {
+        Self::new("GET", target)
+    }
+
+    /// A POST request.
+    #[must_use]
+    pub fn post(target: &str) -> Self {
+        Self::new("POST", target)
+    }
+
+    /// Adds a header line. `host` replaces the default one.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: impl Into<Bytes>) -> Self {
+        if name.eq_ignore_ascii_case("host") {
+            self.authority = value.into();
+        } else {
+            self.headers.push(name.to_owned(), value);
+        }
+        self
+    }
+
+    /// Sets the body. A Content-Length is added when the request is sent, unless one or a Transfer-Encoding is given.
+    #[must_use]
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// The body arrives in pieces of these lengths, what is left as the last one.
+    #[must_use]
+    pub fn delivered_in(mut self, pieces: &[usize]) -> Self {
+        self.pieces = pieces.to_vec();
+        self
+    }
+
+    /// Adds a trailer line.
+    #[must_use]
+    pub fn trailer(mut self, name: &str, value: impl Into<Bytes>) -> Self {
+        self.trailers.push(name.to_owned(), value);
+        self
+    }
+
+    /// The client's address.
+    #[must_use]
+    pub fn client(mut self, address: IpAddr) -> Self {
+        self.client = address;
+        self
+    }
+
+    /// The protocol, `HTTP/1.1` unless set.
+    #[must_use]
+    pub fn protocol(mut self, protocol: &str) -> Self {
+        protocol.clone_into(&mut self.protocol);
+        self
+    }
+}

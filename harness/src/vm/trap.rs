@@ -1,0 +1,109 @@
+//! What is known about a trap.
+
+use std::fmt;
+
+use crate::exchange::ExchangeId;
+
+/// A callback that did not return.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrapReport {
+    /// The filter entry.
+    pub filter: String,
+    /// The callback.
+    pub callback: Callback,
+    /// The exchange it served, if any.
+    pub exchange: Option<ExchangeId>,
+    /// What happened.
+    pub cause: TrapCause,
+    /// The guest's functions, innermost first, by their demangled names.
+    pub backtrace: Vec<String>,
+    /// Whether the worker process of the modelled host would have died of it.
+    pub kills_worker: bool,
+}
+
+impl fmt::Display for TrapReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} trapped in {}", self.filter, self.callback)?;
+        if let Some(exchange) = self.exchange {
+            write!(f, " of exchange {exchange}")?;
+        }
+        write!(f, ": {}", self.cause)?;
+        for frame in &self.backtrace {
+            write!(f, "\n    at {frame}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a callback did not return.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TrapCause {
+    /// The guest executed a trap: a panic, an overflow of its stack, a division by zero, ...
+    #[error("{0}")]
+    Guest(String),
+    /// The callback ran longer than [`crate::worker::Limits::callback`].
+    #[error("the callback ran past its deadline")]
+    Deadline,
+    /// The guest ended itself with `proc_exit`.
+    #[error("the guest called proc_exit({0})")]
+    Exit(u32),
+    /// The host of this profile refuses what the guest did; the text is the rule.
+    #[error("{0}")]
+    Host(&'static str),
+}
+
+/// A callback of a filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(
+    missing_docs,
+    reason = "each variant is the ABI's callback of the same name"
+)]
+pub enum Callback {
+    Initialize,
+    ContextCreate,
+    VmStart,
+    Configure,
+    Tick,
+    QueueReady,
+    RequestHeaders,
+    RequestBody,
+    RequestTrailers,
+    ResponseHeaders,
+    ResponseBody,
+    ResponseTrailers,
+    CallResponse,
+    Done,
+    Log,
+    Delete,
+}
+
+impl Callback {
+    /// The callback's name in the ABI, without `proxy_`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Initialize => "_initialize",
+            Self::ContextCreate => "on_context_create",
+            Self::VmStart => "on_vm_start",
+            Self::Configure => "on_configure",
+            Self::Tick => "on_tick",
+            Self::QueueReady => "on_queue_ready",
+            Self::RequestHeaders => "on_request_headers",
+            Self::RequestBody => "on_request_body",
+            Self::RequestTrailers => "on_request_trailers",
+            Self::ResponseHeaders => "on_response_headers",
+            Self::ResponseBody => "on_response_body",
+            Self::ResponseTrailers => "on_response_trailers",
+            Self::CallResponse => "on_http_call_response",
+            Self::Done => "on_done",
+            Self::Log => "on_log",
+            Self::Delete => "on_delete",
+        }
+    }
+}
+
+impl fmt::Display for Callback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
