@@ -68,10 +68,6 @@ fn names_clients(case: &Case) -> bool {
 }
 
 impl Host for EnvoyHost {
-    fn obstacle(&self, case: &Case) -> Option<&'static str> {
-        obstacle(case)
-    }
-
     fn deliveries(&self, _case: &Case) -> Vec<Delivery> {
         // A case's state lives as long as this Envoy: it can run once.
         vec![Delivery::Whole]
@@ -80,7 +76,7 @@ impl Host for EnvoyHost {
     fn open(&mut self, setup: &Setup) -> Result<Box<dyn Gateway + '_>, GatewayError> {
         let address = self.envoy.address(&setup.id);
         Ok(Box::new(EnvoyGateway {
-            address: address.map_err(|error| GatewayError::Start(error.to_string()))?,
+            address: address.map_err(|error| GatewayError::Start(error.into()))?,
             upstream: &self.upstream,
         }))
     }
@@ -113,7 +109,7 @@ impl Gateway for EnvoyGateway<'_> {
         let bytes = on_the_wire(exchange.request, self.address.port());
         let response = wire::exchange(self.address, &exchange.request.method, &bytes);
         let mut seen = self.upstream.take_seen();
-        let response = response.map_err(|error| GatewayError::NoAnswer(error.to_string()))?;
+        let response = response.map_err(|error| GatewayError::NoAnswer(error.into()))?;
         let upstream = seen.pop().map(|request| Seen {
             method: request.method,
             target: request.target,

@@ -7,9 +7,6 @@ use super::observed::Observed;
 
 /// A gateway with our filters that cases can be sent through.
 pub(crate) trait Host {
-    /// Why this host can't run a case. None: it can.
-    fn obstacle(&self, case: &Case) -> Option<&'static str>;
-
     /// The ways in which bodies can be cut here.
     fn deliveries(&self, case: &Case) -> Vec<Delivery>;
 
@@ -58,11 +55,11 @@ impl<'a> Exchange<'a> {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GatewayError {
     /// Occurs when a filter refuses its configuration, or can't be started.
-    #[error("not started: {0}")]
-    Start(String),
+    #[error("not started: {0:#}")]
+    Start(anyhow::Error),
     /// Occurs when the client gets no complete answer.
-    #[error("no answer: {0}")]
-    NoAnswer(String),
+    #[error("no answer: {0:#}")]
+    NoAnswer(anyhow::Error),
     /// Occurs when the upstream gets more than one request in a step.
     #[error("the upstream was called {0} times")]
     RepeatedCall(usize),

@@ -69,3 +69,140 @@ pub(super) fn run(args: &ConformanceArgs) -> anyhow::Result<Report> {
     };
     Ok(Report::new(profile.name(), host, terms.compat, verdicts))
 }
+
+/// A case and what is to be done with it.
+struct Plan {
+    case: Case,
+    action: Action,
+}
+
+enum Action {
+    Skip(String),
+    Check,
+    Send(Setup),
+}
+
+fn plan(case: Case, terms: Terms, host: HostKind) -> anyhow::Result<Plan> {
+    let obstacle = match host {
+        HostKind::Sim => None,
+        HostKind::Envoy => super::envoy::obstacle(&case),
+    };
+    let start_unix = match (case.clock, host) {
+        (Some(clock), _) => clock.start_unix,
+        (None, HostKind::Sim) => START_UNIX,
+        (None, HostKind::Envoy) => SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+    };
+    let action = match adapter::setup(&case, terms, start_unix) {
+        Err(missing @ NoFilter { .. }) => Action::Skip(missing.to_string()),
+        Ok(_) if case.expect_config.is_some() => Action::Check,
+        Ok(setup) => match obstacle {
+            Some(obstacle) => Action::Skip(obstacle.to_owned()),
+            None => Action::Send(setup),
+        },
+    };
+    Ok(Plan { case, action })
+}
+
+/// Loads the modules that the plans need, and starts the host with them.
+fn start(args: &ConformanceArgs, profile: Profile, plans: &[Plan]) -> anyhow::Result<Box<dyn Host>> {
+    let setups = plans.iter().filter_map(|plan| match &plan.action {
+        Action::Send(setup) => Some((&plan.case, setup.clone())),
+        Action::Skip(_) | Action::Check => None,
+    });
+    let setups: Vec<(&Case, Setup)> = setups.collect();
+    let names: BTreeSet<&str> =
+        setups.iter().flat_map(|(_, setup)| &setup.filters).map(|filter| filter.name.as_str()).collect();
+    let search = Search::from_here(args.filters.clone());
+    let mut files = BTreeMap::new();
+    for name in names {
+        let filter = catalog::find(name).with_context(|| format!("no filter is called {name}"))?;
+        files.insert(name.to_owned(), search.find(filter)?);
+    }
+    match args.host {
+        HostKind::Sim => {
+            let engine = Engine::for_simulation().map_err(|error| anyhow::anyhow!("{error:#}"))?;
+            let modules = files.into_iter().map(|(name, path)| Ok((name, Module::load(&engine, &path)?)));
+            Ok(Box::new(SimHost::new(profile, modules.collect::<anyhow::Result<_>>()?)))
+        }
+        HostKind::Envoy => Ok(Box::new(EnvoyHost::start(&envoy_process::find()?, &setups, &files)?)),
+    }
+}
+
+/// Sends the steps of a case, in each delivery. Stops at the first delivery that fails: the others tell the same.
+fn send(case: &Case, setup: &Setup, host: &mut dyn Host) -> Vec<Failure> {
+    for delivery in host.deliveries(case) {
+        let mut gateway = match host.open(setup) {
+            Ok(gateway) => gateway,
+            Err(error) => return vec![failed("at the start".to_owned(), &error)],
+        };
+        let mut failures = Vec::new();
+        let mut earlier: Vec<Observed> = Vec::new();
+        for (index, step) in case.steps.iter().enumerate() {
+            let at = format!("step {index}, {delivery}");
+            match gateway.run(&Exchange::of(case, step, delivery)) {
+                Ok(observed) => {
+                    let mismatches = matcher::compare(&step.expect, &observed, &earlier);
+                    if !mismatches.is_empty() {
+                        failures.push(Failure { at, cause: Cause::Mismatches(mismatches) });
+                    }
+                    earlier.push(observed);
+                }
+                Err(error) => {
+                    // Later steps may be compared with this one: without it they say nothing.
+                    failures.push(failed(at, &error));
+                    break;
+                }
+            }
+        }
+        if !failures.is_empty() {
+            return failures;
+        }
+    }
+    Vec::new()
+}
+
+fn failed(at: String, error: &GatewayError) -> Failure {
+    Failure { at, cause: Cause::Error(error.to_string()) }
+}
+
+/// Asks a filter's own code what it says about a configuration. No host is needed.
+fn check(case: &Case) -> Vec<Failure> {
+    let (Some(expect), Some(filter)) = (
+        &case.expect_config,
+        adapter::filter_for(&case.plugin).ok().and_then(catalog::find),
+    ) else {
+        return Vec::new();
+    };
+    let configuration = serde_json::Value::Object(case.config.clone()).to_string();
+    let problems = (filter.check)(configuration.as_bytes(), &|_| None).err().unwrap_or_default();
+    let mismatches = configuration::compare(expect, &problems, &(filter.schema)());
+    if mismatches.is_empty() {
+        return Vec::new();
+    }
+    vec![Failure { at: "the configuration".to_owned(), cause: Cause::Mismatches(mismatches) }]
+}
+
+fn outcome(failures: Vec<Failure>) -> Outcome {
+    if failures.is_empty() { Outcome::Passed } else { Outcome::Failed { failures } }
+}
+
+fn applies(deviation: &Deviation, case: &Case, args: &ConformanceArgs, terms: Terms) -> bool {
+    deviation.id == case.id
+        && deviation.profile.is_none_or(|profile| profile == terms.profile)
+        && deviation.host.is_none_or(|host| host == args.host)
+        && deviation.compat.is_none_or(|compat| compat == terms.compat)
+}
+
+/// A case that deviates on purpose may fail, and has to: an entry that is no longer true misleads its reader.
+fn judge(outcome: Outcome, deviation: Option<&Deviation>) -> Outcome {
+    match (outcome, deviation) {
+        (Outcome::Failed { .. }, Some(deviation)) => Outcome::Deviates { reason: deviation.reason.clone() },
+        (Outcome::Passed, Some(_)) => Outcome::Failed {
+            failures: vec![Failure {
+                at: "the list of deviations".to_owned(),
+                cause: Cause::Error("the case passes: remove it from the list".to_owned()),
+            }],
+        },
+        (outcome, _) => outcome,
+    }
+}

@@ -26,10 +26,6 @@ impl SimHost {
 }
 
 impl Host for SimHost {
-    fn obstacle(&self, _case: &Case) -> Option<&'static str> {
-        None
-    }
-
     fn deliveries(&self, case: &Case) -> Vec<Delivery> {
         deliveries(case)
     }
@@ -38,10 +34,10 @@ impl Host for SimHost {
         let mut setting = Sim::of(self.profile).clock_at(setup.start_unix);
         for filter in &setup.filters {
             let module = self.modules.get(&filter.name);
-            let module = module.ok_or_else(|| GatewayError::Start(format!("no module for {}", filter.name)))?;
+            let module = module.ok_or_else(|| GatewayError::Start(anyhow::anyhow!("no module for {}", filter.name)))?;
             setting = setting.filter(module, &filter.configuration);
         }
-        let sim = setting.start().map_err(|error| GatewayError::Start(error.to_string()))?;
+        let sim = setting.start().map_err(|error| GatewayError::Start(error.into()))?;
         Ok(Box::new(SimGateway(sim)))
     }
 }
@@ -55,7 +51,7 @@ impl Gateway for SimGateway {
         self.0.upstream(move |_| answer.clone());
         let got = self.0.send(request(exchange)?);
         if got.outcome() != Outcome::Answered {
-            return Err(GatewayError::NoAnswer(format!("{:?}", got.outcome())));
+            return Err(GatewayError::NoAnswer(anyhow::anyhow!("{:?}", got.outcome())));
         }
         let mut headers = got.headers().clone();
         headers.remove(":status");
@@ -97,7 +93,7 @@ fn request(exchange: &Exchange<'_>) -> Result<Request, GatewayError> {
     }
     if let Some(address) = &sent.client_ip {
         let address = address.parse();
-        request = request.client(address.map_err(|_| GatewayError::NoAnswer("client_ip is no address".to_owned()))?);
+        request = request.client(address.map_err(|error: std::net::AddrParseError| GatewayError::NoAnswer(error.into()))?);
     }
     if let Some(version) = &sent.http_version {
         request = request.protocol(&format!("HTTP/{version}"));
