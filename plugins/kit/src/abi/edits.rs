@@ -1,0 +1,178 @@
+//! How a decision is carried out. What each host needs for it is here once.
+
+use super::host::RequestHost;
+use super::imports::{self, Buffer, Map};
+use crate::headers::HeaderMap;
+use crate::host::{Failure, Headers, HostKind};
+use crate::identity::Identity;
+use crate::reply::Reply;
+use crate::step::{Call, HeaderEdit, RequestEdits};
+
+/// Changes the request. On an error some of it may have been done: the request must not go on as if nothing had happened.
+pub(crate) fn edit_request(host: &RequestHost<'_>, edits: RequestEdits) -> Result<(), Failure> {
+    if !edits.headers.is_empty() {
+        edit_headers(host, &edits.headers)?;
+    }
+    if let Some(query) = &edits.query {
+        edit_query(host.kind, query)?;
+    }
+    if let Some(body) = &edits.body {
+        imports::replace_buffer(Buffer::RequestBody, body)?;
+        // nginx counts the new body itself; on Envoy the upstream would read as many bytes as the client had announced.
+        if host.kind == HostKind::Envoy
+            && imports::header(Map::Request, "content-length")?.is_some()
+        {
+            imports::set_header(
+                Map::Request,
+                "content-length",
+                body.len().to_string().as_bytes(),
+            )?;
+        }
+    }
+    if let Some(identity) = &edits.identity {
+        pass_on(host.kind, identity);
+    }
+    Ok(())
+}
+
+fn edit_headers(host: &RequestHost<'_>, edits: &[HeaderEdit]) -> Result<(), Failure> {
+    if host.kind != HostKind::Kong {
+        for edit in edits {
+            match edit {
+                HeaderEdit::Set(name, value) => imports::set_header(Map::Request, name, value)?,
+                HeaderEdit::Remove(name) => imports::remove_header(Map::Request, name)?,
+            }
+        }
+        return Ok(());
+    }
+    let present = host.request_headers()?;
+    for edit in edits {
+        match edit {
+            HeaderEdit::Set(name, value) => {
+                refuse_repeated(&present, name)?;
+                imports::set_header(Map::Request, name, value)?;
+            }
+            // nginx goes on sending a header that was removed. Blanked first, its value at least is gone.
+            HeaderEdit::Remove(name) => {
+                refuse_repeated(&present, name)?;
+                if present.first(name).is_some() {
+                    imports::set_header(Map::Request, name, b"")?;
+                    imports::remove_header(Map::Request, name)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// nginx changes the first line of a header and sends the others on as the client wrote them.
+fn refuse_repeated(present: &HeaderMap, name: &str) -> Result<(), Failure> {
+    if present.all(name).nth(1).is_some() {
+        Err(Failure::Refused)
+    } else {
+        Ok(())
+    }
+}
+
+fn edit_query(kind: HostKind, query: &[u8]) -> Result<(), Failure> {
+    if kind != HostKind::Kong {
+        let path = imports::header(Map::Request, ":path")?.ok_or(Failure::NotNow)?;
+        return Ok(imports::set_header(
+            Map::Request,
+            ":path",
+            &with_query(&path, query),
+        )?);
+    }
+    imports::set_property(&["request", "query"], query)?;
+    // Kong has put together what it will send before filters run; plain nginx has no such variable.
+    if let Ok(Some(uri)) = imports::property(&["ngx", "upstream_uri"]) {
+        if !uri.is_empty() {
+            imports::set_property(&["ngx", "upstream_uri"], &with_query(&uri, query))?;
+        }
+    }
+    Ok(())
+}
+
+/// A path with another query; none, and no `?`, when it is empty.
+fn with_query(path: &[u8], query: &[u8]) -> Vec<u8> {
+    let mut path = path
+        .splitn(2, |&byte| byte == b'?')
+        .next()
+        .unwrap_or_default()
+        .to_vec();
+    if !query.is_empty() {
+        path.push(b'?');
+        path.extend_from_slice(query);
+    }
+    path
+}
+
+/// A host that can't pass the identity on leaves later filters with nobody, which they treat as such.
+fn pass_on(kind: HostKind, identity: &Identity) {
+    let path: &[&str] = if kind == HostKind::Kong {
+        &Identity::KONG_PATH
+    } else {
+        &Identity::ENVOY_PATH
+    };
+    if imports::set_property(path, &identity.to_json()).is_err() {
+        imports::log(
+            crate::host::Level::Debug as u32,
+            "the host does not take the identity property",
+        );
+    }
+}
+
+/// Answers the client. When the host refuses even that, nothing more can be done here: the request stays paused.
+pub(crate) fn reply(kind: HostKind, reply: &Reply) -> Result<(), Failure> {
+    let lines = reply
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_bytes(), value.as_slice()));
+    // Kong appends a newline; a body that ends with one would have two.
+    let body = match kind {
+        HostKind::Kong => reply.body.strip_suffix(b"\n").unwrap_or(&reply.body),
+        HostKind::Envoy | HostKind::EnvoyHeadersPass => &reply.body,
+    };
+    let grpc_status = reply.grpc_status.map_or(-1, i32::from);
+    Ok(imports::send_local_response(
+        reply.status,
+        body,
+        &HeaderMap::marshal(lines),
+        grpc_status,
+    )?)
+}
+
+/// Starts a call; its number, or `None` if the host can't make it.
+pub(crate) fn start(call: &Call) -> Option<u32> {
+    // nginx traps on an upstream it can't parse; an empty one is the one case its syntax check lets through.
+    if call.upstream.is_empty() || call.path.is_empty() {
+        return None;
+    }
+    let head: [(&[u8], &[u8]); 3] = [
+        (b":method", call.method.as_bytes()),
+        (b":path", call.path.as_bytes()),
+        (b":authority", call.authority.as_bytes()),
+    ];
+    let headers = call
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_bytes(), value.as_slice()));
+    let map = HeaderMap::marshal(head.into_iter().chain(headers));
+    let timeout = u32::try_from(call.timeout.as_millis()).unwrap_or(u32::MAX);
+    imports::http_call(&call.upstream, &map, &call.body, timeout).ok()
+}
+
+/// Changes the head of the response.
+pub(crate) fn edit_response(edits: &[HeaderEdit]) -> Result<(), Failure> {
+    for edit in edits {
+        match edit {
+            HeaderEdit::Set(name, value) => {
+                // nginx drops every copy of a repeated response header that is set: take them out first.
+                imports::remove_header(Map::Response, name)?;
+                imports::set_header(Map::Response, name, value)?;
+            }
+            HeaderEdit::Remove(name) => imports::remove_header(Map::Response, name)?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! The capabilities of [`crate::host`], on this host.
+
+use super::imports::{self, Map, Status};
+use crate::headers::HeaderMap;
+use crate::host::{Clock, Entropy, Failure, Headers, HostKind, Level, Log, Metrics};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// nginx shows this many header lines, pseudo-headers among them, and cuts the rest off.
+const MOST_LINES_ON_NGINX: usize = 100;
+
+/// The numbers of this many counters are remembered; past it each count asks the host again.
+const MOST_COUNTERS: usize = 1024;
+
+/// The host of one module instance.
+#[derive(Default)]
+pub(crate) struct WasmHost {
+    /// What it is, as soon as that is known.
+    pub(crate) kind: Option<HostKind>,
+    counters: RefCell<BTreeMap<String, u32>>,
+    drawn: Cell<u64>,
+}
+
+impl WasmHost {
+    /// What it is, asked of a request when the configuration does not tell: only nginx has `ngx.*` properties.
+    pub(crate) fn detect(&mut self, configured: Option<HostKind>) -> HostKind {
+        if let Some(kind) = configured.or(self.kind) {
+            return kind;
+        }
+        let kind = match imports::property(&["ngx", "nginx_version"]) {
+            Ok(Some(version)) if !version.is_empty() => HostKind::Kong,
+            _ => HostKind::Envoy,
+        };
+        self.kind = Some(kind);
+        kind
+    }
+}
+
+/// The host as one request of one filter sees it.
+pub(crate) struct RequestHost<'h> {
+    pub(crate) host: &'h WasmHost,
+    pub(crate) kind: HostKind,
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Failure {
+        match status {
+            Status::NOT_FOUND | Status::BAD_ARGUMENT => Failure::NotNow,
+            _ => Failure::Broken,
+        }
+    }
+}
+
+/// Reads one of the host's maps. Whether all lines are there is for the caller to ask.
+pub(crate) fn header_map(map: Map) -> Result<HeaderMap, Failure> {
+    Ok(HeaderMap::unmarshal(imports::header_map(map)?))
+}
+
+impl Headers for RequestHost<'_> {
+    fn request_headers(&self) -> Result<HeaderMap, Failure> {
+        let map = header_map(Map::Request)?;
+        match self.kind {
+            _ if map.is_empty() => Err(Failure::NotNow),
+            HostKind::Kong if map.len() >= MOST_LINES_ON_NGINX => Err(Failure::Refused),
+            _ if !map.is_complete() => Err(if self.kind == HostKind::Kong {
+                Failure::Refused
+            } else {
+                Failure::Broken
+            }),
+            _ => Ok(map),
+        }
+    }
+
+    fn request_query(&self, headers: &HeaderMap) -> Result<Option<Vec<u8>>, Failure> {
+        match self.kind {
+            // `:path` is decoded there; `$args` is what the client wrote.
+            HostKind::Kong => {
+                Ok(imports::property(&["ngx", "args"])?.filter(|query| !query.is_empty()))
+            }
+            HostKind::Envoy | HostKind::EnvoyHeadersPass => {
+                let path = headers.first(":path").ok_or(Failure::NotNow)?;
+                Ok(path
+                    .splitn(2, |&byte| byte == b'?')
+                    .nth(1)
+                    .map(<[u8]>::to_vec))
+            }
+        }
+    }
+
+    fn request_id(&self, headers: &HeaderMap) -> Option<Vec<u8>> {
+        match self.kind {
+            HostKind::Kong => ["kong_request_id", "request_id"]
+                .iter()
+                .find_map(|name| imports::property(&["ngx", name]).ok().flatten()),
+            HostKind::Envoy | HostKind::EnvoyHeadersPass => {
+                headers.first("x-request-id").map(<[u8]>::to_vec)
+            }
+        }
+    }
+}
+
+impl Clock for RequestHost<'_> {
+    fn now(&self) -> Duration {
+        // A host without a clock has no time: everything with an expiry has expired.
+        imports::now_nanoseconds().map_or(Duration::MAX, Duration::from_nanos)
+    }
+}
+
+impl Entropy for RequestHost<'_> {
+    fn random(&self) -> [u8; 16] {
+        // WASI's random_get would be one more import that can fail, and on nginx it is no better than this.
+        let drawn = self.host.drawn.get().wrapping_add(1);
+        self.host.drawn.set(drawn);
+        let time = imports::now_nanoseconds().unwrap_or_default();
+        let high = mix(time ^ drawn.rotate_left(48));
+        (u128::from(high) << 64 | u128::from(mix(high.wrapping_add(drawn)))).to_le_bytes()
+    }
+}
+
+/// Spreads a number over all 64 bits (the finaliser of SplitMix64).
+fn mix(number: u64) -> u64 {
+    let number = number.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let number = (number ^ number >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let number = (number ^ number >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+    number ^ number >> 31
+}
+
+impl Metrics for RequestHost<'_> {
+    fn count(&self, name: &str, by: u64) {
+        let mut counters = self.host.counters.borrow_mut();
+        let known = counters.get(name).copied();
+        let Some(id) = known.or_else(|| imports::define_counter(name).ok()) else {
+            return;
+        };
+        if known.is_none() && counters.len() < MOST_COUNTERS {
+            counters.insert(name.to_owned(), id);
+        }
+        let _ = imports::increment(id, i64::try_from(by).unwrap_or(i64::MAX));
+    }
+}
+
+impl Log for RequestHost<'_> {
+    fn log(&self, level: Level, message: &str) {
+        imports::log(level as u32, message);
+    }
+}

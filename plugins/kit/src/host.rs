@@ -1,0 +1,88 @@
+//! What a filter may ask of its host, in narrow pieces. A function takes the piece it needs, and tests give it one.
+
+use crate::headers::HeaderMap;
+use std::time::Duration;
+
+crate::keyword! {
+    /// Which host the filter runs on, where that decides how it has to wait for a body.
+    pub enum HostKind {
+        /// Envoy with `allow_on_headers_stop_iteration: true`: headers wait for the body.
+        Envoy = "envoy",
+        /// Envoy without that flag (Istio's WasmPlugin, before 1.35): headers go before the body is there, so a decision on the
+        /// body can refuse the request but not change its headers or path.
+        EnvoyHeadersPass = "envoy-headers-pass",
+        /// Kong, or nginx with ngx_wasm_module.
+        Kong = "kong",
+    }
+}
+
+/// Why the host gave no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Not there in this phase. Nothing is broken.
+    NotNow,
+    /// The host answered with a status that has no business there, or with an answer that can't be read.
+    Broken,
+    /// The host can't do this one thing to this one request, and doing it half would be unsafe.
+    Refused,
+}
+
+/// Reads the request. (The response's headers are handed to the filter.)
+pub trait Headers {
+    /// All header lines of the request, pseudo-headers among them.
+    ///
+    /// # Errors
+    /// [`Failure::Refused`] when the host can't show all of them: nginx shows 100.
+    fn request_headers(&self) -> Result<HeaderMap, Failure>;
+
+    /// The query string as the client wrote it, without the `?`; `None` without a `?`.
+    ///
+    /// # Errors
+    /// When the host does not tell.
+    fn request_query(&self, headers: &HeaderMap) -> Result<Option<Vec<u8>>, Failure>;
+
+    /// The id the host has given the request, as it spells it.
+    fn request_id(&self, headers: &HeaderMap) -> Option<Vec<u8>>;
+}
+
+/// Tells the time.
+pub trait Clock {
+    /// Since 1970-01-01 UTC.
+    fn now(&self) -> Duration;
+}
+
+/// Gives bytes that differ from call to call. Not for secrets: on Kong they come from libc's `random()`.
+pub trait Entropy {
+    /// 16 of them.
+    fn random(&self) -> [u8; 16];
+}
+
+/// Counts. See [`metric`](crate::metric) for the grammar of names. A host that refuses loses the count, nothing else.
+pub trait Metrics {
+    /// Adds to a counter.
+    fn count(&self, name: &str, by: u64);
+}
+
+/// How loud a log line is, by proxy-wasm's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// For whoever debugs the filter.
+    Debug = 1,
+    /// For the record.
+    Info = 2,
+    /// Something is doubtful.
+    Warn = 3,
+    /// Something does not work.
+    Error = 4,
+}
+
+/// Writes to the host's log. Never a key, never a header's value.
+pub trait Log {
+    /// One line.
+    fn log(&self, level: Level, message: &str);
+}
+
+/// All of it: what each phase of a filter is given.
+pub trait Host: Headers + Clock + Entropy + Metrics + Log {}
+
+impl<T: Headers + Clock + Entropy + Metrics + Log> Host for T {}

@@ -1,0 +1,85 @@
+//! JSON Schema, draft-04, of the configuration types: what Kong reads from `<filter>.meta.json`. Built natively only; none of it
+//! is inside a module.
+
+/// A JSON document.
+pub type Json = serde_json::Value;
+
+/// The dialect every schema here is written in.
+pub const DRAFT: &str = "http://json-schema.org/draft-04/schema#";
+
+/// A value of one type, by the schema's own word for it.
+#[must_use]
+pub fn of_type(name: &str) -> Json {
+    serde_json::json!({ "type": name })
+}
+
+/// One of some words.
+#[must_use]
+pub fn one_of(words: &[&str]) -> Json {
+    serde_json::json!({"type": "string", "enum": words})
+}
+
+/// An object schema in the making.
+pub struct Object {
+    about: String,
+    properties: serde_json::Map<String, Json>,
+    required: Vec<&'static str>,
+}
+
+impl Object {
+    /// An object of no fields yet.
+    #[must_use]
+    pub fn new(about: &str) -> Object {
+        Object {
+            about: prose(about),
+            properties: serde_json::Map::new(),
+            required: Vec::new(),
+        }
+    }
+
+    /// Adds a field. It is required when it has no default and `needed` is set.
+    pub fn field(
+        &mut self,
+        name: &'static str,
+        about: &str,
+        mut schema: Json,
+        default: Option<Json>,
+        needed: bool,
+    ) {
+        if needed && default.is_none() {
+            self.required.push(name);
+        }
+        if let Some(object) = schema.as_object_mut() {
+            object.insert("description".to_owned(), Json::from(prose(about)));
+            if let Some(default) = default {
+                object.insert("default".to_owned(), default);
+            }
+        }
+        self.properties.insert(name.to_owned(), schema);
+    }
+
+    /// The schema. Draft-04 wants `required` left out when nothing is.
+    #[must_use]
+    pub fn finish(self) -> Json {
+        let mut schema = serde_json::json!({
+            "type": "object",
+            "description": self.about,
+            "properties": self.properties,
+            "additionalProperties": false,
+        });
+        if let (false, Some(object)) = (self.required.is_empty(), schema.as_object_mut()) {
+            object.insert("required".to_owned(), Json::from(self.required));
+        }
+        schema
+    }
+}
+
+/// A documentation comment as one paragraph a line.
+fn prose(comment: &str) -> String {
+    let paragraphs = comment.split("\n \n").flat_map(|part| part.split("\n\n"));
+    let lines = paragraphs.map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
+    lines
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join("\n")
+}

@@ -1,0 +1,102 @@
+//! A scripted host for native tests of filters. It answers reads; what a filter does is in the step it returns.
+
+use crate::headers::HeaderMap;
+use crate::host::{Clock, Entropy, Failure, Headers, Level, Log, Metrics};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Answers as it was told to, and remembers counts and log lines.
+#[derive(Debug, Default)]
+pub struct ScriptedHost {
+    headers: Vec<u8>,
+    failure: Option<Failure>,
+    now: Cell<Duration>,
+    seed: Cell<u8>,
+    counts: RefCell<BTreeMap<String, u64>>,
+    lines: RefCell<Vec<(Level, String)>>,
+}
+
+impl ScriptedHost {
+    /// A request with these header lines; `:path` gives the query.
+    pub fn with_headers<N: AsRef<[u8]>, V: AsRef<[u8]>>(lines: &[(N, V)]) -> ScriptedHost {
+        let lines = lines
+            .iter()
+            .map(|(name, value)| (name.as_ref(), value.as_ref()));
+        ScriptedHost {
+            headers: HeaderMap::marshal(lines),
+            ..ScriptedHost::default()
+        }
+    }
+
+    /// A host that can't show the request.
+    pub fn failing(failure: Failure) -> ScriptedHost {
+        ScriptedHost {
+            failure: Some(failure),
+            ..ScriptedHost::default()
+        }
+    }
+
+    /// Moves the clock.
+    pub fn set_now(&self, now: Duration) {
+        self.now.set(now);
+    }
+
+    /// A counter's value.
+    pub fn counted(&self, name: &str) -> u64 {
+        self.counts.borrow().get(name).copied().unwrap_or_default()
+    }
+
+    /// The log lines so far.
+    pub fn lines(&self) -> Vec<(Level, String)> {
+        self.lines.borrow().clone()
+    }
+}
+
+impl Headers for ScriptedHost {
+    fn request_headers(&self) -> Result<HeaderMap, Failure> {
+        match self.failure {
+            Some(failure) => Err(failure),
+            None => Ok(HeaderMap::unmarshal(self.headers.clone())),
+        }
+    }
+
+    fn request_query(&self, headers: &HeaderMap) -> Result<Option<Vec<u8>>, Failure> {
+        let path = headers.first(":path").unwrap_or_default();
+        Ok(path
+            .splitn(2, |&byte| byte == b'?')
+            .nth(1)
+            .map(<[u8]>::to_vec))
+    }
+
+    fn request_id(&self, headers: &HeaderMap) -> Option<Vec<u8>> {
+        headers.first("x-request-id").map(<[u8]>::to_vec)
+    }
+}
+
+impl Clock for ScriptedHost {
+    fn now(&self) -> Duration {
+        self.now.get()
+    }
+}
+
+impl Entropy for ScriptedHost {
+    fn random(&self) -> [u8; 16] {
+        self.seed.set(self.seed.get().wrapping_add(1));
+        [self.seed.get(); 16]
+    }
+}
+
+impl Metrics for ScriptedHost {
+    fn count(&self, name: &str, by: u64) {
+        let mut counts = self.counts.borrow_mut();
+        let count = counts.entry(name.to_owned()).or_default();
+        *count = count.saturating_add(by);
+    }
+}
+
+impl Log for ScriptedHost {
+    fn log(&self, level: Level, message: &str) {
+        self.lines.borrow_mut().push((level, message.to_owned()));
+    }
+}
