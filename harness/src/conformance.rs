@@ -14,6 +14,7 @@ mod host;
 mod json;
 mod matcher;
 mod observed;
+mod obstacle;
 mod pattern;
 mod report;
 mod run;
@@ -93,5 +94,9 @@ pub fn run(args: &ConformanceArgs) -> ExitCode {
             return ExitCode::from(2);
         }
     }
-    if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if report.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

@@ -135,10 +135,17 @@ impl Envoy {
     ///
     /// # Errors
     /// Fails when Envoy can't be started, ends, or isn't ready within two minutes.
-    pub fn start(executable: &Path, listeners: &[Listener], workers: u32) -> Result<Self, EnvoyError> {
+    pub fn start(
+        executable: &Path,
+        listeners: &[Listener],
+        workers: u32,
+    ) -> Result<Self, EnvoyError> {
         let directory = tempfile::tempdir()?;
         let at = |name: &str| directory.path().join(name);
-        fs::write(at("listeners.json"), bootstrap::listeners(listeners).to_string())?;
+        fs::write(
+            at("listeners.json"),
+            bootstrap::listeners(listeners).to_string(),
+        )?;
         fs::write(
             at("envoy.json"),
             bootstrap::bootstrap(&at("listeners.json"), listeners).to_string(),
@@ -170,7 +177,9 @@ impl Envoy {
         let started = Instant::now();
         while started.elapsed() < PATIENCE {
             if self.process.try_wait()?.is_some() {
-                return Err(EnvoyError::Ended { log: self.log_end() });
+                return Err(EnvoyError::Ended {
+                    log: self.log_end(),
+                });
             }
             let told = fs::read_to_string(self.directory.path().join("administration"));
             if let Some(address) = told.ok().and_then(|text| text.trim().parse().ok()) {
@@ -181,12 +190,16 @@ impl Envoy {
             }
             thread::sleep(Duration::from_millis(20));
         }
-        Err(EnvoyError::Late { log: self.log_end() })
+        Err(EnvoyError::Late {
+            log: self.log_end(),
+        })
     }
 
     fn listener_addresses(&self) -> Result<BTreeMap<String, SocketAddr>, EnvoyError> {
         const PATH: &str = "/listeners?format=json";
-        let unexpected = || EnvoyError::Answer { path: PATH.to_owned() };
+        let unexpected = || EnvoyError::Answer {
+            path: PATH.to_owned(),
+        };
         let listed: Value = serde_json::from_str(&self.get(PATH)?).map_err(|_| unexpected())?;
         let listeners = listed.get("listener_statuses").and_then(Value::as_array);
         let mut addresses = BTreeMap::new();
@@ -280,14 +293,17 @@ impl Envoy {
     /// Asks the administration interface.
     fn get(&self, path: &str) -> Result<String, EnvoyError> {
         let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
-        let response = wire::exchange(self.administration, "GET", request.as_bytes()).map_err(|source| {
-            EnvoyError::Administration {
-                path: path.to_owned(),
-                source,
-            }
-        })?;
+        let response =
+            wire::exchange(self.administration, "GET", request.as_bytes()).map_err(|source| {
+                EnvoyError::Administration {
+                    path: path.to_owned(),
+                    source,
+                }
+            })?;
         if response.status != 200 {
-            return Err(EnvoyError::Answer { path: path.to_owned() });
+            return Err(EnvoyError::Answer {
+                path: path.to_owned(),
+            });
         }
         Ok(String::from_utf8_lossy(&response.body).into_owned())
     }

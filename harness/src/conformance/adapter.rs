@@ -49,7 +49,11 @@ const ORDER: [&str; 5] = [
 /// Names the first plugin that no filter stands for.
 pub(crate) fn setup(case: &Case, terms: Terms, start_unix: u64) -> Result<Setup, NoFilter> {
     let mut plugins: Vec<(&str, &Map<String, Value>)> = vec![(&case.plugin, &case.config)];
-    plugins.extend(case.plugins.iter().map(|plugin| (plugin.name.as_str(), &plugin.config)));
+    plugins.extend(
+        case.plugins
+            .iter()
+            .map(|plugin| (plugin.name.as_str(), &plugin.config)),
+    );
     plugins.sort_by_key(|(name, _)| ORDER.iter().position(|known| known == name));
     let filters = plugins
         .into_iter()
@@ -118,7 +122,10 @@ fn consumers(case: &Case, start_unix: u64) -> Value {
             .collect();
         let mut entry = Map::new();
         entry.insert("id".to_owned(), json!(consumer.id));
-        let optional = [("username", &consumer.username), ("custom_id", &consumer.custom_id)];
+        let optional = [
+            ("username", &consumer.username),
+            ("custom_id", &consumer.custom_id),
+        ];
         for (field, value) in optional {
             if let Some(value) = value {
                 entry.insert(field.to_owned(), json!(value));
@@ -165,7 +172,10 @@ mod tests {
                 {"id": "k2", "key": "s2", "consumer_id": "c1", "ttl": 30},
             ],
         }));
-        let terms = Terms { profile: Profile::Kong, compat: true };
+        let terms = Terms {
+            profile: Profile::Kong,
+            compat: true,
+        };
         let setup = setup(&case, terms, 1000).unwrap();
         assert_eq!(setup.filters.len(), 1);
         assert_eq!(
@@ -185,7 +195,10 @@ mod tests {
             "id": "key-auth/x", "plugin": "key-auth", "title": "", "source": "", "basis": "spec", "tags": [],
             "config": {}, "plugins": [{"name": "acl", "config": {}}],
         }));
-        let terms = Terms { profile: Profile::Envoy, compat: false };
+        let terms = Terms {
+            profile: Profile::Envoy,
+            compat: false,
+        };
         let missing = setup(&case, terms, 0).unwrap_err();
         assert_eq!(missing.to_string(), "no filter for plugin acl yet");
     }

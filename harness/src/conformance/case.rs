@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// One case: a configuration and either requests with their expected results, or the verdict on the configuration.
@@ -61,7 +61,7 @@ pub(crate) struct Case {
 }
 
 /// What an expectation rests on.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Basis {
     /// Asserted by Kong's own tests.
@@ -176,7 +176,10 @@ impl Upstream {
     pub(crate) fn body(&self) -> String {
         match self {
             Self::Echo { .. } => String::new(),
-            Self::Scripted { body_repeat: Some(repeat), .. } => repeat.expand(),
+            Self::Scripted {
+                body_repeat: Some(repeat),
+                ..
+            } => repeat.expand(),
             Self::Scripted { body, .. } => body.clone().unwrap_or_default(),
         }
     }
@@ -202,6 +205,14 @@ pub(crate) struct BodyRepeat {
     /// The end.
     #[serde(default)]
     pub(crate) suffix: String,
+}
+
+impl Case {
+    /// Whether it says which route or service the requests belong to.
+    pub(crate) fn names_route_or_service(&self) -> bool {
+        let stepwise = |step: &Step| step.route.is_some() || step.service.is_some();
+        self.route.is_some() || self.service.is_some() || self.steps.iter().any(stepwise)
+    }
 }
 
 impl BodyRepeat {
@@ -532,6 +543,8 @@ fn read_file(path: &Path) -> Result<Vec<Case>, CaseError> {
     Ok(cases)
 }
 
+const LATER_STEP: &str = "a step can be compared with earlier ones only";
+
 /// The rules that types alone don't hold.
 fn broken_rule(case: &Case) -> Option<&'static str> {
     if case.steps.is_empty() == case.expect_config.is_none() {
@@ -562,13 +575,25 @@ fn broken_rule(case: &Case) -> Option<&'static str> {
             return Some("`upstream_saw` contradicts `upstream_called: false`");
         }
         let matchers = step.expect.headers.values();
-        if matchers
-            .chain(saw.into_iter().flat_map(|saw| saw.headers.values()))
-            .filter_map(Matcher::earlier_step)
-            .chain(step.expect.body_same_as_step)
-            .any(|earlier| earlier >= index)
+        for matcher in matchers.chain(saw.into_iter().flat_map(|saw| saw.headers.values())) {
+            match matcher {
+                Matcher::Rule(Rule::Absent(false)) => {
+                    return Some("`absent` is always true; leave the header out");
+                }
+                Matcher::Rule(Rule::SameAsStep(earlier) | Rule::DiffersFromStep(earlier))
+                    if *earlier >= index =>
+                {
+                    return Some(LATER_STEP);
+                }
+                _ => {}
+            }
+        }
+        if step
+            .expect
+            .body_same_as_step
+            .is_some_and(|earlier| earlier >= index)
         {
-            return Some("a step can be compared with earlier ones only");
+            return Some(LATER_STEP);
         }
     }
     None
@@ -581,11 +606,82 @@ fn upstream_is_well_formed(upstream: &Upstream) -> bool {
     }
 }
 
-impl Matcher {
-    fn earlier_step(&self) -> Option<usize> {
-        match self {
-            Self::Rule(Rule::SameAsStep(step) | Rule::DiffersFromStep(step)) => Some(*step),
-            _ => None,
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read_text(text: &str) -> Result<Vec<Case>, CaseError> {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("a.json"), text).unwrap();
+        fs::write(directory.path().join("a.schema.json"), "no cases").unwrap();
+        read(&[directory.path().to_owned()])
+    }
+
+    fn with(change: impl FnOnce(&mut Value)) -> String {
+        let mut case = json!({
+            "id": "p/x", "plugin": "p", "title": "t", "source": "s", "basis": "spec", "tags": [], "config": {},
+            "steps": [{"request": {"method": "GET", "path": "/"}, "expect": {"status": 200}}],
+        });
+        change(&mut case);
+        json!([case]).to_string()
+    }
+
+    #[test]
+    fn a_case_is_read_from_a_directory_without_its_schema() {
+        let cases = read_text(&with(|_| {})).unwrap();
+        assert_eq!(cases.len(), 1);
+        assert!(matches!(cases[0].upstream, Upstream::Echo { echo: true }));
+    }
+
+    #[test]
+    fn null_is_an_expectation() {
+        let cases = read_text(&with(|case| {
+            case["steps"][0]["expect"]["body_json"] = Value::Null
+        }));
+        assert_eq!(
+            cases.unwrap()[0].steps[0].expect.body_json,
+            Some(Value::Null)
+        );
+    }
+
+    #[test]
+    fn what_breaks_the_format_is_refused() {
+        let unknown_key = with(|case| case["steps"][0]["expect"]["statuz"] = json!(1));
+        let unknown_matcher =
+            with(|case| case["steps"][0]["expect"]["headers"] = json!({"a": {"like": "b"}}));
+        let unknown_upstream = with(|case| case["upstream"] = json!({"echoes": true}));
+        for text in [unknown_key, unknown_matcher, unknown_upstream] {
+            assert!(
+                matches!(read_text(&text), Err(CaseError::Malformed { .. })),
+                "{text}"
+            );
         }
+        let nothing = with(|case| case["steps"] = json!([]));
+        let other_id = with(|case| case["id"] = json!("q/x"));
+        let relative = with(|case| case["steps"][0]["request"]["path"] = json!("x"));
+        let later = with(|case| case["steps"][0]["expect"]["body_same_as_step"] = json!(0));
+        let present =
+            with(|case| case["steps"][0]["expect"]["headers"] = json!({"a": {"absent": false}}));
+        for text in [nothing, other_id, relative, later, present] {
+            assert!(
+                matches!(read_text(&text), Err(CaseError::Rule { .. })),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn ids_are_unique_and_a_directory_without_cases_is_an_error() {
+        let mut cases: Vec<Value> = serde_json::from_str(&with(|_| {})).unwrap();
+        cases.push(cases[0].clone());
+        let twice = read_text(&Value::Array(cases).to_string());
+        assert!(matches!(twice, Err(CaseError::Duplicate { .. })));
+        let empty = tempfile::tempdir().unwrap();
+        assert!(matches!(
+            read(&[empty.path().to_owned()]),
+            Err(CaseError::None { .. })
+        ));
     }
 }

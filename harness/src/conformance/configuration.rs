@@ -10,21 +10,37 @@ use super::matcher::Mismatch;
 ///
 /// Kong's messages are a floor: the filter has to report the same places, with messages that begin as Kong's do and may
 /// then say what to write instead. `schema` is the filter's JSON Schema, where its defaults stand.
-pub(crate) fn compare(expect: &ExpectConfig, problems: &[Problem], schema: &Value) -> Vec<Mismatch> {
+pub(crate) fn compare(
+    expect: &ExpectConfig,
+    problems: &[Problem],
+    schema: &Value,
+) -> Vec<Mismatch> {
     let mut mismatches = Vec::new();
     let reported = || match problems {
         [] => "valid".to_owned(),
-        _ => problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("; "),
+        _ => problems
+            .iter()
+            .map(Problem::to_string)
+            .collect::<Vec<_>>()
+            .join("; "),
     };
     if expect.valid != problems.is_empty() {
         let expected = if expect.valid { "valid" } else { "refused" };
         mismatches.push(mismatch("configuration", expected, reported()));
     }
-    let tree = expect.errors.as_ref().and_then(|errors| errors.get("config"));
+    let tree = expect
+        .errors
+        .as_ref()
+        .and_then(|errors| errors.get("config"));
     for (path, message) in tree.map(messages).unwrap_or_default() {
-        let known = |problem: &Problem| problem.path == path && problem.message.starts_with(&message);
+        let known =
+            |problem: &Problem| problem.path == path && problem.message.starts_with(&message);
         if !problems.iter().any(known) {
-            mismatches.push(mismatch("configuration error", format!("{path}: {message}..."), reported()));
+            mismatches.push(mismatch(
+                "configuration error",
+                format!("{path}: {message}..."),
+                reported(),
+            ));
         }
     }
     if let Some(defaults) = &expect.defaults {
@@ -62,11 +78,22 @@ fn messages(tree: &Value) -> Vec<(String, String)> {
 }
 
 /// Kong's null is the lack of a default.
-fn compare_defaults(path: &str, expected: &Map<String, Value>, schema: &Value, into: &mut Vec<Mismatch>) {
+fn compare_defaults(
+    path: &str,
+    expected: &Map<String, Value>,
+    schema: &Value,
+    into: &mut Vec<Mismatch>,
+) {
     for (name, expected) in expected {
-        let property = schema.get("properties").and_then(|properties| properties.get(name));
+        let property = schema
+            .get("properties")
+            .and_then(|properties| properties.get(name));
         let Some(property) = property else {
-            into.push(mismatch("configuration field", format!("{path}{name}"), "no such field".to_owned()));
+            into.push(mismatch(
+                "configuration field",
+                format!("{path}{name}"),
+                "no such field".to_owned(),
+            ));
             continue;
         };
         if let (Value::Object(fields), None) = (expected, property.get("default")) {
@@ -75,7 +102,11 @@ fn compare_defaults(path: &str, expected: &Map<String, Value>, schema: &Value, i
         }
         let default = property.get("default").unwrap_or(&Value::Null);
         if !super::json::equal(expected, default) {
-            into.push(mismatch(&format!("default of {path}{name}"), expected.to_string(), default.to_string()));
+            into.push(mismatch(
+                &format!("default of {path}{name}"),
+                expected.to_string(),
+                default.to_string(),
+            ));
         }
     }
 }
@@ -95,7 +126,10 @@ mod tests {
     use super::*;
 
     fn problem(path: &str, message: &str) -> Problem {
-        Problem { path: path.into(), message: message.into() }
+        Problem {
+            path: path.into(),
+            message: message.into(),
+        }
     }
 
     fn wrong(expect: Value, problems: &[Problem]) -> usize {
@@ -106,7 +140,11 @@ mod tests {
     #[test]
     fn errors_are_found_by_path_and_beginning() {
         let expect = json!({"valid": false, "errors": {"config": {"a": [null, "bad"], "b": {"c": "worse"}}}});
-        let found = [problem("a[1]", "bad: write good"), problem("b.c", "worse"), problem("x", "more")];
+        let found = [
+            problem("a[1]", "bad: write good"),
+            problem("b.c", "worse"),
+            problem("x", "more"),
+        ];
         assert_eq!(wrong(expect.clone(), &found), 0);
         assert_eq!(wrong(expect.clone(), &[problem("a[0]", "bad")]), 2);
         assert_eq!(wrong(expect, &[]), 3);
@@ -114,8 +152,20 @@ mod tests {
 
     #[test]
     fn defaults_stand_in_the_schema() {
-        assert_eq!(wrong(json!({"valid": true, "defaults": {"a": 1, "b": {"c": []}, "d": null}}), &[]), 0);
-        assert_eq!(wrong(json!({"valid": true, "defaults": {"a": 2, "b": {"c": {}}, "d": 0, "e": null}}), &[]), 4);
+        assert_eq!(
+            wrong(
+                json!({"valid": true, "defaults": {"a": 1, "b": {"c": []}, "d": null}}),
+                &[]
+            ),
+            0
+        );
+        assert_eq!(
+            wrong(
+                json!({"valid": true, "defaults": {"a": 2, "b": {"c": {}}, "d": 0, "e": null}}),
+                &[]
+            ),
+            4
+        );
         assert_eq!(wrong(json!({"valid": true}), &[problem("", "no")]), 1);
     }
 }

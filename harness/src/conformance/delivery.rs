@@ -60,7 +60,12 @@ impl std::fmt::Display for Delivery {
 
 /// The ways that make a difference for a case, the whole bodies first.
 pub(crate) fn deliveries(case: &Case) -> Vec<Delivery> {
-    let longest = case.steps.iter().map(|step| longest_body(case, step)).max().unwrap_or(0);
+    let longest = case
+        .steps
+        .iter()
+        .map(|step| longest_body(case, step))
+        .max()
+        .unwrap_or(0);
     let mut ways = vec![Delivery::Whole];
     if longest < 2 {
         return ways;
@@ -90,10 +95,18 @@ mod tests {
 
     #[test]
     fn pieces_always_make_the_whole() {
-        for delivery in [Delivery::Bytewise, Delivery::CutAt(3), Delivery::Random(1), Delivery::Random(2)] {
+        for delivery in [
+            Delivery::Bytewise,
+            Delivery::CutAt(3),
+            Delivery::Random(1),
+            Delivery::Random(2),
+        ] {
             assert_eq!(delivery.pieces(10).iter().sum::<usize>(), 10, "{delivery}");
         }
-        assert_eq!(Delivery::Random(7).pieces(100), Delivery::Random(7).pieces(100));
+        assert_eq!(
+            Delivery::Random(7).pieces(100),
+            Delivery::Random(7).pieces(100)
+        );
         assert!(Delivery::CutAt(10).pieces(10).is_empty());
     }
 }

@@ -62,11 +62,23 @@ pub(crate) enum DeviationError {
 /// Fails on the first thing that's wrong with the file.
 pub(crate) fn read(path: &Path) -> Result<Vec<Deviation>, DeviationError> {
     let owned = || path.to_owned();
-    let text = fs::read_to_string(path).map_err(|source| DeviationError::Read { path: owned(), source })?;
+    let text = fs::read_to_string(path).map_err(|source| DeviationError::Read {
+        path: owned(),
+        source,
+    })?;
     let list: Vec<Deviation> =
-        serde_json::from_str(&text).map_err(|source| DeviationError::Malformed { path: owned(), source })?;
-    match list.iter().find(|deviation| deviation.reason.trim().is_empty()) {
-        Some(empty) => Err(DeviationError::Unreasoned { path: owned(), id: empty.id.clone() }),
+        serde_json::from_str(&text).map_err(|source| DeviationError::Malformed {
+            path: owned(),
+            source,
+        })?;
+    match list
+        .iter()
+        .find(|deviation| deviation.reason.trim().is_empty())
+    {
+        Some(empty) => Err(DeviationError::Unreasoned {
+            path: owned(),
+            id: empty.id.clone(),
+        }),
         None => Ok(list),
     }
 }

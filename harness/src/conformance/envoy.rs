@@ -64,7 +64,9 @@ fn filters(setup: &Setup, modules: &BTreeMap<String, PathBuf>) -> Vec<Filter> {
 
 /// Whether a case says where its clients are. All its connections then begin with a PROXY protocol line.
 fn names_clients(case: &Case) -> bool {
-    case.steps.iter().any(|step| step.request.client_ip.is_some())
+    case.steps
+        .iter()
+        .any(|step| step.request.client_ip.is_some())
 }
 
 impl Host for EnvoyHost {
@@ -80,21 +82,6 @@ impl Host for EnvoyHost {
             upstream: &self.upstream,
         }))
     }
-}
-
-/// Why a real Envoy can't run a case. None: it can.
-pub(crate) fn obstacle(case: &Case) -> Option<&'static str> {
-    let tagged = |tag: &str| case.tags.iter().any(|known| known == tag);
-    if tagged("virtual-clock") || case.clock.is_some() {
-        return Some("Envoy's clock can't be set");
-    }
-    if case.steps.iter().any(|step| step.route.is_some() || step.service.is_some()) {
-        return Some("Envoy's route can't change its identity between requests");
-    }
-    if tagged("header-case-observable") {
-        return Some("Envoy writes header names in lower case");
-    }
-    None
 }
 
 struct EnvoyGateway<'a> {
@@ -133,9 +120,17 @@ impl Gateway for EnvoyGateway<'_> {
 fn answer(upstream: &Upstream) -> Answer {
     match upstream {
         Upstream::Echo { .. } => Answer::ok(),
-        Upstream::Scripted { status, headers, chunked, .. } => Answer {
+        Upstream::Scripted {
+            status,
+            headers,
+            chunked,
+            ..
+        } => Answer {
             status: *status,
-            headers: headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect::<Headers>(),
+            headers: headers
+                .iter()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect::<Headers>(),
             body: upstream.body().into(),
             chunked: *chunked,
         },
@@ -149,14 +144,18 @@ fn on_the_wire(request: &Request, port: u16) -> Vec<u8> {
         head.push_str(&format!("PROXY TCP4 {client} 127.0.0.1 40000 {port}\r\n"));
     }
     let version = request.http_version.as_deref().unwrap_or("1.1");
-    head.push_str(&format!("{} {} HTTP/{version}\r\n", request.method, request.path));
+    head.push_str(&format!(
+        "{} {} HTTP/{version}\r\n",
+        request.method, request.path
+    ));
     if !request.headers.contains("host") {
         head.push_str("Host: gateway.test\r\n");
     }
     for (name, value) in request.headers.iter() {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
-    let framed = request.headers.contains("content-length") || request.headers.contains("transfer-encoding");
+    let framed =
+        request.headers.contains("content-length") || request.headers.contains("transfer-encoding");
     match &request.body {
         Some(body) if !framed => head.push_str(&format!("Content-Length: {}\r\n", body.len())),
         None if !framed && matches!(request.method.as_str(), "POST" | "PUT" | "PATCH") => {

@@ -39,7 +39,6 @@ pub(crate) fn multipart(content_type: &str, body: &[u8]) -> Option<Map<String, V
     None
 }
 
-
 fn add(fields: &mut Map<String, Value>, name: String, value: Value) {
     match fields.get_mut(&name) {
         None => {
@@ -116,6 +115,9 @@ mod tests {
 
     #[test]
     fn an_empty_multipart_form_has_no_fields() {
-        assert_eq!(multipart("multipart/form-data; boundary=x", b"--x--\r\n"), Some(Map::new()));
+        assert_eq!(
+            multipart("multipart/form-data; boundary=x", b"--x--\r\n"),
+            Some(Map::new())
+        );
     }
 }

@@ -42,7 +42,10 @@ mod tests {
 
     #[test]
     fn numbers_are_equal_by_value_and_containers_by_kind() {
-        assert!(equal(&json!({"a": 1.0, "b": [2]}), &json!({"b": [2.0], "a": 1})));
+        assert!(equal(
+            &json!({"a": 1.0, "b": [2]}),
+            &json!({"b": [2.0], "a": 1})
+        ));
         assert!(!equal(&json!([]), &json!({})));
         assert!(!equal(&json!({"a": 1}), &json!({"a": 1, "b": 2})));
         assert!(!equal(&json!("1"), &json!(1)));
@@ -50,7 +53,10 @@ mod tests {
 
     #[test]
     fn a_subset_reaches_into_objects_but_not_into_lists() {
-        assert!(contains(&json!({"a": {"b": 1}}), &json!({"a": {"b": 1, "c": 2}, "d": 3})));
+        assert!(contains(
+            &json!({"a": {"b": 1}}),
+            &json!({"a": {"b": 1, "c": 2}, "d": 3})
+        ));
         assert!(!contains(&json!({"a": null}), &json!({})));
         assert!(!contains(&json!([1]), &json!([1, 2])));
         assert!(contains(&json!([{"a": 1}]), &json!([{"a": 1, "b": 2}])));

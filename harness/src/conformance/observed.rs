@@ -40,7 +40,9 @@ pub(crate) struct Seen {
 impl Seen {
     /// The raw path, without the query.
     pub(crate) fn path(&self) -> &str {
-        self.target.split_once('?').map_or(&self.target, |(path, _)| path)
+        self.target
+            .split_once('?')
+            .map_or(&self.target, |(path, _)| path)
     }
 
     /// The text after `?`, empty if there is none.

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::case::Basis;
 use super::matcher::Mismatch;
 
 /// The result of a whole run.
@@ -35,6 +36,11 @@ pub(crate) struct Verdict {
     pub(crate) title: String,
     /// What its expectation rests on.
     pub(crate) source: String,
+    /// Whether one of Kong's own tests asserts it.
+    pub(crate) basis: Basis,
+    /// Advice to whoever implements it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) notes: Option<String>,
     /// How it came out.
     #[serde(flatten)]
     pub(crate) outcome: Outcome,
@@ -85,15 +91,27 @@ pub(crate) enum Cause {
 
 impl Report {
     /// A report with its totals.
-    pub(crate) fn new(profile: &'static str, host: &'static str, compat: bool, cases: Vec<Verdict>) -> Self {
-        let count = |wanted: fn(&Outcome) -> bool| cases.iter().filter(|verdict| wanted(&verdict.outcome)).count();
+    pub(crate) fn new(
+        profile: &'static str,
+        host: &'static str,
+        compat: bool,
+        cases: Vec<Verdict>,
+    ) -> Self {
+        let count = |wanted: fn(&Outcome) -> bool| {
+            cases
+                .iter()
+                .filter(|verdict| wanted(&verdict.outcome))
+                .count()
+        };
         Self {
             profile,
             host,
             compat,
             passed: count(|outcome| matches!(outcome, Outcome::Passed)),
             failed: count(|outcome| matches!(outcome, Outcome::Failed { .. })),
-            skipped: count(|outcome| matches!(outcome, Outcome::Skipped { .. } | Outcome::Deviates { .. })),
+            skipped: count(|outcome| {
+                matches!(outcome, Outcome::Skipped { .. } | Outcome::Deviates { .. })
+            }),
             cases,
         }
     }
@@ -101,7 +119,11 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let compat = if self.compat { "compat: kong" } else { "without compat" };
+        let compat = if self.compat {
+            "compat: kong"
+        } else {
+            "without compat"
+        };
         writeln!(f, "{} profile on {}, {compat}", self.profile, self.host)?;
         let mut skips: BTreeMap<&str, usize> = BTreeMap::new();
         for verdict in &self.cases {
@@ -115,12 +137,27 @@ impl fmt::Display for Report {
         for (reason, count) in skips {
             writeln!(f, "skipped: {count} x {reason}")?;
         }
-        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
+        write!(
+            f,
+            "{} passed, {} failed, {} skipped",
+            self.passed, self.failed, self.skipped
+        )
     }
 }
 
-fn write_failed(f: &mut fmt::Formatter<'_>, verdict: &Verdict, failures: &[Failure]) -> fmt::Result {
-    writeln!(f, "FAILED {} ({}; from {})", verdict.id, verdict.title, verdict.source)?;
+fn write_failed(
+    f: &mut fmt::Formatter<'_>,
+    verdict: &Verdict,
+    failures: &[Failure],
+) -> fmt::Result {
+    writeln!(
+        f,
+        "FAILED {} ({}; from {})",
+        verdict.id, verdict.title, verdict.source
+    )?;
+    if let Some(notes) = &verdict.notes {
+        writeln!(f, "  note: {notes}")?;
+    }
     for failure in failures {
         writeln!(f, "  {}", failure.at)?;
         match &failure.cause {

@@ -9,6 +9,7 @@ use super::deviation::{self, Deviation};
 use super::envoy::EnvoyHost;
 use super::host::{Exchange, GatewayError, Host};
 use super::observed::Observed;
+use super::obstacle::obstacle;
 use super::report::{Cause, Failure, Outcome, Report, Verdict};
 use super::sim::SimHost;
 use super::{ConformanceArgs, HostKind, configuration, matcher};
@@ -34,8 +35,14 @@ pub(super) fn run(args: &ConformanceArgs) -> anyhow::Result<Report> {
         None => Vec::new(),
     };
     let mut cases = case::read(&args.paths)?;
-    if let Some(unknown) = deviations.iter().find(|deviation| cases.iter().all(|case| case.id != deviation.id)) {
-        bail!("the list of deviations names {}, and there is no such case", unknown.id);
+    if let Some(unknown) = deviations
+        .iter()
+        .find(|deviation| is_unknown(deviation, &cases))
+    {
+        bail!(
+            "the list of deviations names {}, and there is no such case",
+            unknown.id
+        );
     }
     if let Some(wanted) = &args.id {
         cases.retain(|case| wanted.is_match(&case.id));
@@ -43,22 +50,34 @@ pub(super) fn run(args: &ConformanceArgs) -> anyhow::Result<Report> {
             bail!("no case has an id that matches {wanted}");
         }
     }
-    let terms = Terms { profile, compat: !args.no_compat };
-    let plans: Vec<Plan> = cases.into_iter().map(|case| plan(case, terms, args.host)).collect::<Result<_, _>>()?;
+    let terms = Terms {
+        profile,
+        compat: !args.no_compat,
+    };
+    let plans: Vec<Plan> = cases
+        .into_iter()
+        .map(|case| plan(case, terms, args.host))
+        .collect::<Result<_, _>>()?;
     let mut host = start(args, profile, &plans)?;
     let verdicts = plans
         .into_iter()
         .map(|plan| {
             let outcome = match &plan.action {
-                Action::Skip(reason) => Outcome::Skipped { reason: reason.clone() },
+                Action::Skip(reason) => Outcome::Skipped {
+                    reason: reason.clone(),
+                },
                 Action::Check => outcome(check(&plan.case)),
                 Action::Send(setup) => outcome(send(&plan.case, setup, host.as_mut())),
             };
-            let deviation = deviations.iter().find(|deviation| applies(deviation, &plan.case, args, terms));
+            let deviation = deviations
+                .iter()
+                .find(|deviation| applies(deviation, &plan.case, args, terms));
             Verdict {
                 id: plan.case.id,
                 title: plan.case.title,
                 source: plan.case.source,
+                basis: plan.case.basis,
+                notes: plan.case.notes,
                 outcome: judge(outcome, deviation),
             }
         })
@@ -68,6 +87,15 @@ pub(super) fn run(args: &ConformanceArgs) -> anyhow::Result<Report> {
         HostKind::Envoy => "a real Envoy",
     };
     Ok(Report::new(profile.name(), host, terms.compat, verdicts))
+}
+
+/// Whether a deviation is about a plugin whose cases are there, but not about one of them.
+fn is_unknown(deviation: &Deviation, cases: &[Case]) -> bool {
+    let plugin = |id: &str| id.split('/').next().unwrap_or_default().to_owned();
+    cases
+        .iter()
+        .any(|case| case.plugin == plugin(&deviation.id))
+        && cases.iter().all(|case| case.id != deviation.id)
 }
 
 /// A case and what is to be done with it.
@@ -83,10 +111,6 @@ enum Action {
 }
 
 fn plan(case: Case, terms: Terms, host: HostKind) -> anyhow::Result<Plan> {
-    let obstacle = match host {
-        HostKind::Sim => None,
-        HostKind::Envoy => super::envoy::obstacle(&case),
-    };
     let start_unix = match (case.clock, host) {
         (Some(clock), _) => clock.start_unix,
         (None, HostKind::Sim) => START_UNIX,
@@ -95,7 +119,7 @@ fn plan(case: Case, terms: Terms, host: HostKind) -> anyhow::Result<Plan> {
     let action = match adapter::setup(&case, terms, start_unix) {
         Err(missing @ NoFilter { .. }) => Action::Skip(missing.to_string()),
         Ok(_) if case.expect_config.is_some() => Action::Check,
-        Ok(setup) => match obstacle {
+        Ok(setup) => match obstacle(&case, host) {
             Some(obstacle) => Action::Skip(obstacle.to_owned()),
             None => Action::Send(setup),
         },
@@ -104,14 +128,21 @@ fn plan(case: Case, terms: Terms, host: HostKind) -> anyhow::Result<Plan> {
 }
 
 /// Loads the modules that the plans need, and starts the host with them.
-fn start(args: &ConformanceArgs, profile: Profile, plans: &[Plan]) -> anyhow::Result<Box<dyn Host>> {
+fn start(
+    args: &ConformanceArgs,
+    profile: Profile,
+    plans: &[Plan],
+) -> anyhow::Result<Box<dyn Host>> {
     let setups = plans.iter().filter_map(|plan| match &plan.action {
         Action::Send(setup) => Some((&plan.case, setup.clone())),
         Action::Skip(_) | Action::Check => None,
     });
     let setups: Vec<(&Case, Setup)> = setups.collect();
-    let names: BTreeSet<&str> =
-        setups.iter().flat_map(|(_, setup)| &setup.filters).map(|filter| filter.name.as_str()).collect();
+    let names: BTreeSet<&str> = setups
+        .iter()
+        .flat_map(|(_, setup)| &setup.filters)
+        .map(|filter| filter.name.as_str())
+        .collect();
     let search = Search::from_here(args.filters.clone());
     let mut files = BTreeMap::new();
     for name in names {
@@ -121,10 +152,19 @@ fn start(args: &ConformanceArgs, profile: Profile, plans: &[Plan]) -> anyhow::Re
     match args.host {
         HostKind::Sim => {
             let engine = Engine::for_simulation().map_err(|error| anyhow::anyhow!("{error:#}"))?;
-            let modules = files.into_iter().map(|(name, path)| Ok((name, Module::load(&engine, &path)?)));
-            Ok(Box::new(SimHost::new(profile, modules.collect::<anyhow::Result<_>>()?)))
+            let modules = files
+                .into_iter()
+                .map(|(name, path)| Ok((name, Module::load(&engine, &path)?)));
+            Ok(Box::new(SimHost::new(
+                profile,
+                modules.collect::<anyhow::Result<_>>()?,
+            )))
         }
-        HostKind::Envoy => Ok(Box::new(EnvoyHost::start(&envoy_process::find()?, &setups, &files)?)),
+        HostKind::Envoy => Ok(Box::new(EnvoyHost::start(
+            &envoy_process::find()?,
+            &setups,
+            &files,
+        )?)),
     }
 }
 
@@ -143,7 +183,10 @@ fn send(case: &Case, setup: &Setup, host: &mut dyn Host) -> Vec<Failure> {
                 Ok(observed) => {
                     let mismatches = matcher::compare(&step.expect, &observed, &earlier);
                     if !mismatches.is_empty() {
-                        failures.push(Failure { at, cause: Cause::Mismatches(mismatches) });
+                        failures.push(Failure {
+                            at,
+                            cause: Cause::Mismatches(mismatches),
+                        });
                     }
                     earlier.push(observed);
                 }
@@ -162,33 +205,49 @@ fn send(case: &Case, setup: &Setup, host: &mut dyn Host) -> Vec<Failure> {
 }
 
 fn failed(at: String, error: &GatewayError) -> Failure {
-    Failure { at, cause: Cause::Error(error.to_string()) }
+    Failure {
+        at,
+        cause: Cause::Error(error.to_string()),
+    }
 }
 
 /// Asks a filter's own code what it says about a configuration. No host is needed.
 fn check(case: &Case) -> Vec<Failure> {
     let (Some(expect), Some(filter)) = (
         &case.expect_config,
-        adapter::filter_for(&case.plugin).ok().and_then(catalog::find),
+        adapter::filter_for(&case.plugin)
+            .ok()
+            .and_then(catalog::find),
     ) else {
         return Vec::new();
     };
     let configuration = serde_json::Value::Object(case.config.clone()).to_string();
-    let problems = (filter.check)(configuration.as_bytes(), &|_| None).err().unwrap_or_default();
+    let problems = (filter.check)(configuration.as_bytes(), &|_| None)
+        .err()
+        .unwrap_or_default();
     let mismatches = configuration::compare(expect, &problems, &(filter.schema)());
     if mismatches.is_empty() {
         return Vec::new();
     }
-    vec![Failure { at: "the configuration".to_owned(), cause: Cause::Mismatches(mismatches) }]
+    vec![Failure {
+        at: "the configuration".to_owned(),
+        cause: Cause::Mismatches(mismatches),
+    }]
 }
 
 fn outcome(failures: Vec<Failure>) -> Outcome {
-    if failures.is_empty() { Outcome::Passed } else { Outcome::Failed { failures } }
+    if failures.is_empty() {
+        Outcome::Passed
+    } else {
+        Outcome::Failed { failures }
+    }
 }
 
 fn applies(deviation: &Deviation, case: &Case, args: &ConformanceArgs, terms: Terms) -> bool {
     deviation.id == case.id
-        && deviation.profile.is_none_or(|profile| profile == terms.profile)
+        && deviation
+            .profile
+            .is_none_or(|profile| profile == terms.profile)
         && deviation.host.is_none_or(|host| host == args.host)
         && deviation.compat.is_none_or(|compat| compat == terms.compat)
 }
@@ -196,7 +255,9 @@ fn applies(deviation: &Deviation, case: &Case, args: &ConformanceArgs, terms: Te
 /// A case that deviates on purpose may fail, and has to: an entry that is no longer true misleads its reader.
 fn judge(outcome: Outcome, deviation: Option<&Deviation>) -> Outcome {
     match (outcome, deviation) {
-        (Outcome::Failed { .. }, Some(deviation)) => Outcome::Deviates { reason: deviation.reason.clone() },
+        (Outcome::Failed { .. }, Some(deviation)) => Outcome::Deviates {
+            reason: deviation.reason.clone(),
+        },
         (Outcome::Passed, Some(_)) => Outcome::Failed {
             failures: vec![Failure {
                 at: "the list of deviations".to_owned(),

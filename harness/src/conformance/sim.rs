@@ -11,6 +11,7 @@ use super::observed::{Observed, Response, Seen};
 use crate::engine::Module;
 use crate::profile::Profile;
 use crate::sim::{Answer, Outcome, Request, Sim};
+use crate::worker::StartError;
 
 /// The simulated host.
 pub(crate) struct SimHost {
@@ -34,12 +35,23 @@ impl Host for SimHost {
         let mut setting = Sim::of(self.profile).clock_at(setup.start_unix);
         for filter in &setup.filters {
             let module = self.modules.get(&filter.name);
-            let module = module.ok_or_else(|| GatewayError::Start(anyhow::anyhow!("no module for {}", filter.name)))?;
+            let module = module.ok_or_else(|| {
+                GatewayError::Start(anyhow::anyhow!("no module for {}", filter.name))
+            })?;
             setting = setting.filter(module, &filter.configuration);
         }
-        let sim = setting.start().map_err(|error| GatewayError::Start(error.into()))?;
+        let sim = setting.start().map_err(refused)?;
         Ok(Box::new(SimGateway(sim)))
     }
+}
+
+/// With the filter's own words, which tell what it didn't like.
+fn refused(error: StartError) -> GatewayError {
+    let mut reason = anyhow::anyhow!(error.cause).context(error.filter);
+    for line in error.logs {
+        reason = reason.context(line);
+    }
+    GatewayError::Start(reason)
 }
 
 struct SimGateway(Sim);
@@ -51,7 +63,10 @@ impl Gateway for SimGateway {
         self.0.upstream(move |_| answer.clone());
         let got = self.0.send(request(exchange)?);
         if got.outcome() != Outcome::Answered {
-            return Err(GatewayError::NoAnswer(anyhow::anyhow!("{:?}", got.outcome())));
+            return Err(GatewayError::NoAnswer(anyhow::anyhow!(
+                "{:?}",
+                got.outcome()
+            )));
         }
         let mut headers = got.headers().clone();
         headers.remove(":status");
@@ -86,14 +101,19 @@ fn request(exchange: &Exchange<'_>) -> Result<Request, GatewayError> {
             let pieces = exchange.delivery.pieces(body.len());
             request = request.body(body.clone()).delivered_in(&pieces);
         }
-        None if matches!(sent.method.as_str(), "POST" | "PUT" | "PATCH") && !sent.headers.contains("content-length") => {
+        None if matches!(sent.method.as_str(), "POST" | "PUT" | "PATCH")
+            && !sent.headers.contains("content-length") =>
+        {
             request = request.header("content-length", "0");
         }
         None => {}
     }
     if let Some(address) = &sent.client_ip {
         let address = address.parse();
-        request = request.client(address.map_err(|error: std::net::AddrParseError| GatewayError::NoAnswer(error.into()))?);
+        request = request.client(
+            address
+                .map_err(|error: std::net::AddrParseError| GatewayError::NoAnswer(error.into()))?,
+        );
     }
     if let Some(version) = &sent.http_version {
         request = request.protocol(&format!("HTTP/{version}"));
@@ -102,8 +122,16 @@ fn request(exchange: &Exchange<'_>) -> Result<Request, GatewayError> {
 }
 
 fn answer(upstream: &Upstream, delivery: Delivery) -> Answer {
-    let Upstream::Scripted { status, headers, chunked, .. } = upstream else {
-        return Answer::status(200).header("content-type", "text/plain").body("ok\n");
+    let Upstream::Scripted {
+        status,
+        headers,
+        chunked,
+        ..
+    } = upstream
+    else {
+        return Answer::status(200)
+            .header("content-type", "text/plain")
+            .body("ok\n");
     };
     let mut answer = Answer::status(*status);
     for (name, value) in headers.iter() {

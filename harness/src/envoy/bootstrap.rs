@@ -9,7 +9,8 @@ use super::{Filter, Listener};
 /// The static part of the configuration: clusters, administration, and where the listeners stand. They stand in their
 /// own file, since Envoy takes or refuses each one of a discovered list, but only the whole of a static one.
 pub(super) fn bootstrap(listeners_file: &Path, listeners: &[Listener]) -> Value {
-    let upstreams: BTreeSet<SocketAddr> = listeners.iter().map(|listener| listener.upstream).collect();
+    let upstreams: BTreeSet<SocketAddr> =
+        listeners.iter().map(|listener| listener.upstream).collect();
     json!({
         "node": {"id": "tollgate", "cluster": "tollgate"},
         "admin": {"address": loopback(0)},

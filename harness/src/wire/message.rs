@@ -130,10 +130,12 @@ fn malformed(wanted: &'static str, line: &str) -> WireError {
 
 /// One line without its end, as Latin-1 where it isn't UTF-8. None at the end of the connection.
 fn line(from: &mut impl BufRead, part: &'static str) -> Result<Option<String>, WireError> {
-    Ok(raw_line(from, part)?.map(|line| match String::from_utf8(line) {
-        Ok(text) => text,
-        Err(other) => other.as_bytes().iter().copied().map(char::from).collect(),
-    }))
+    Ok(
+        raw_line(from, part)?.map(|line| match String::from_utf8(line) {
+            Ok(text) => text,
+            Err(other) => other.as_bytes().iter().copied().map(char::from).collect(),
+        }),
+    )
 }
 
 fn raw_line(from: &mut impl BufRead, part: &'static str) -> Result<Option<Vec<u8>>, WireError> {
@@ -237,14 +239,26 @@ mod tests {
 
     #[test]
     fn a_request_is_read_as_it_stands() {
-        let bytes = b"POST /a?b=%20 HTTP/1.1\r\nX-A: 1\r\nx-a:\xff\r\nContent-Length: 2\r\n\r\nhirest";
+        let bytes =
+            b"POST /a?b=%20 HTTP/1.1\r\nX-A: 1\r\nx-a:\xff\r\nContent-Length: 2\r\n\r\nhirest";
         let mut from = &bytes[..];
         let request = Request::read(&mut from).unwrap();
-        assert_eq!((request.method.as_str(), request.target.as_str()), ("POST", "/a?b=%20"));
-        let lines: Vec<_> = request.headers.iter().map(|(n, v)| (&n[..], &v[..])).collect();
+        assert_eq!(
+            (request.method.as_str(), request.target.as_str()),
+            ("POST", "/a?b=%20")
+        );
+        let lines: Vec<_> = request
+            .headers
+            .iter()
+            .map(|(n, v)| (&n[..], &v[..]))
+            .collect();
         assert_eq!(
             lines,
-            [(&b"X-A"[..], &b"1"[..]), (b"x-a", b"\xff"), (b"Content-Length", b"2")]
+            [
+                (&b"X-A"[..], &b"1"[..]),
+                (b"x-a", b"\xff"),
+                (b"Content-Length", b"2")
+            ]
         );
         assert_eq!(&request.body[..], b"hi");
         assert_eq!(from, b"rest");
@@ -274,8 +288,14 @@ mod tests {
     #[test]
     fn a_broken_off_body_is_an_error() {
         let got = response("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", "GET");
-        assert!(matches!(got, Err(WireError::Truncated { part: "the body" })), "{got:?}");
+        assert!(
+            matches!(got, Err(WireError::Truncated { part: "the body" })),
+            "{got:?}"
+        );
         assert!(matches!(response("", "GET"), Err(WireError::Closed)));
-        assert!(matches!(response("SSH-2.0\r\n", "GET"), Err(WireError::Malformed { .. })));
+        assert!(matches!(
+            response("SSH-2.0\r\n", "GET"),
+            Err(WireError::Malformed { .. })
+        ));
     }
 }

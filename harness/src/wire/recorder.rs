@@ -45,7 +45,9 @@ impl Answer {
         } else if bodiless {
             bytes.extend_from_slice(b"\r\n");
         } else {
-            bytes.extend_from_slice(format!("Content-Length: {}\r\n\r\n", self.body.len()).as_bytes());
+            bytes.extend_from_slice(
+                format!("Content-Length: {}\r\n\r\n", self.body.len()).as_bytes(),
+            );
         }
         if method == "HEAD" || bodiless {
             return bytes;
@@ -180,7 +182,12 @@ mod tests {
             body: Bytes::from_static(b"teapot"),
             chunked: true,
         });
-        let got = exchange(upstream.address(), "GET", b"GET /x HTTP/1.1\r\nA: b\r\nA: c\r\n\r\n").unwrap();
+        let got = exchange(
+            upstream.address(),
+            "GET",
+            b"GET /x HTTP/1.1\r\nA: b\r\nA: c\r\n\r\n",
+        )
+        .unwrap();
         assert_eq!((got.status, &got.body[..]), (418, &b"teapot"[..]));
         assert_eq!(got.headers.get_str("x-a"), Some("1"));
         let seen = upstream.take_seen();

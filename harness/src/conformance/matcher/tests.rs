@@ -22,16 +22,33 @@ fn observed(headers: &[(&'static str, &'static str)], body: &'static str) -> Obs
 /// The parts that don't match.
 fn wrong(expect: Value, got: &Observed, earlier: &[Observed]) -> Vec<String> {
     let expect: Expect = serde_json::from_value(expect).unwrap();
-    compare(&expect, got, earlier).into_iter().map(|mismatch| mismatch.what).collect()
+    compare(&expect, got, earlier)
+        .into_iter()
+        .map(|mismatch| mismatch.what)
+        .collect()
 }
 
 #[test]
 fn a_header_is_matched_by_its_lines() {
     let got = observed(&[("X-A", "1"), ("x-a", "2")], "");
-    for right in [json!("1, 2"), json!(["1", "2"]), json!({"regex": "^1"}), json!({"not_equals": "1"})] {
-        assert!(wrong(json!({"status": 200, "headers": {"x-A": right}}), &got, &[]).is_empty(), "{right}");
+    for right in [
+        json!("1, 2"),
+        json!(["1", "2"]),
+        json!({"regex": "^1"}),
+        json!({"not_equals": "1"}),
+    ] {
+        assert!(
+            wrong(json!({"status": 200, "headers": {"x-A": right}}), &got, &[]).is_empty(),
+            "{right}"
+        );
     }
-    for bad in [json!("1"), json!(["2", "1"]), json!({"absent": true}), json!({"int_range": [0, 9]}), json!({"one_of": ["1"]})] {
+    for bad in [
+        json!("1"),
+        json!(["2", "1"]),
+        json!({"absent": true}),
+        json!({"int_range": [0, 9]}),
+        json!({"one_of": ["1"]}),
+    ] {
         assert_eq!(
             wrong(json!({"status": 200, "headers": {"x-A": bad}}), &got, &[]),
             ["response header x-A"]
@@ -43,22 +60,41 @@ fn a_header_is_matched_by_its_lines() {
 fn an_absent_header_matches_only_what_allows_it() {
     let got = observed(&[], "");
     for right in [json!({"absent": true}), json!({"not_equals": "1"})] {
-        assert!(wrong(json!({"status": 200, "headers": {"A": right}}), &got, &[]).is_empty(), "{right}");
+        assert!(
+            wrong(json!({"status": 200, "headers": {"A": right}}), &got, &[]).is_empty(),
+            "{right}"
+        );
     }
-    for bad in [json!(""), json!({"regex": ""}), json!({"one_of": [""]}), json!({"int_range": [0, 1]})] {
-        assert_eq!(wrong(json!({"status": 200, "headers": {"A": bad}}), &got, &[]).len(), 1, "{bad}");
+    for bad in [
+        json!(""),
+        json!({"regex": ""}),
+        json!({"one_of": [""]}),
+        json!({"int_range": [0, 1]}),
+    ] {
+        assert_eq!(
+            wrong(json!({"status": 200, "headers": {"A": bad}}), &got, &[]).len(),
+            1,
+            "{bad}"
+        );
     }
 }
 
 #[test]
 fn steps_are_compared_with_earlier_ones() {
     let earlier = [observed(&[("A", "1")], "x")];
-    let same = json!({"status": 200, "headers": {"A": {"same_as_step": 0}}, "body_same_as_step": 0});
+    let same =
+        json!({"status": 200, "headers": {"A": {"same_as_step": 0}}, "body_same_as_step": 0});
     let differs = json!({"status": 200, "headers": {"A": {"differs_from_step": 0}}});
     assert!(wrong(same.clone(), &observed(&[("a", "1")], "x"), &earlier).is_empty());
-    assert_eq!(wrong(same, &observed(&[("a", "2")], "y"), &earlier).len(), 2);
+    assert_eq!(
+        wrong(same, &observed(&[("a", "2")], "y"), &earlier).len(),
+        2
+    );
     assert!(wrong(differs.clone(), &observed(&[("a", "2")], ""), &earlier).is_empty());
-    assert_eq!(wrong(differs, &observed(&[("a", "1")], ""), &earlier).len(), 1);
+    assert_eq!(
+        wrong(differs, &observed(&[("a", "1")], ""), &earlier).len(),
+        1
+    );
 }
 
 #[test]
@@ -85,7 +121,10 @@ fn bodies_are_matched_as_text_pattern_and_json() {
 
 #[test]
 fn the_request_is_matched_raw_and_decoded() {
-    let got = observed(&[("Content-Type", "multipart/form-data; boundary=x")], "--x--\r\n");
+    let got = observed(
+        &[("Content-Type", "multipart/form-data; boundary=x")],
+        "--x--\r\n",
+    );
     let right = json!({"status": 200, "upstream_saw": {
         "method": "GET", "path": "/a%20b", "raw_query": "x=1&y&x=2", "query": {"x": ["1", "2"], "y": true},
         "query_absent": ["z"], "absent": ["A"], "body_multipart": {}, "body_equals": "--x--\r\n",
@@ -101,8 +140,14 @@ fn the_request_is_matched_raw_and_decoded() {
 #[test]
 fn an_upstream_that_was_or_was_not_called_is_noticed() {
     let mut got = observed(&[], "");
-    assert_eq!(wrong(json!({"status": 200, "upstream_called": false}), &got, &[]), ["upstream called"]);
+    assert_eq!(
+        wrong(json!({"status": 200, "upstream_called": false}), &got, &[]),
+        ["upstream called"]
+    );
     got.upstream = None;
     assert!(wrong(json!({"status": 200, "upstream_called": false}), &got, &[]).is_empty());
-    assert_eq!(wrong(json!({"status": 200, "upstream_saw": {}}), &got, &[]), ["upstream called"]);
+    assert_eq!(
+        wrong(json!({"status": 200, "upstream_saw": {}}), &got, &[]),
+        ["upstream called"]
+    );
 }
