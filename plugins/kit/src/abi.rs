@@ -4,10 +4,9 @@
 //! - [`host`]: the capabilities of [`crate::host`] on top of them.
 //! - [`edits`]: how a decision is carried out on each host.
 //! - [`shell`]: the state machine between the host's callbacks and a filter's phases.
-//! - [`export!`](crate::export): the exported functions of a module.
+//! - [`export!`](crate::export): makes a module of a filter, on top of these.
 
 pub(crate) mod edits;
-mod export;
 pub(crate) mod host;
 pub(crate) mod imports;
 mod shell;

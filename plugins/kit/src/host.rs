@@ -1,6 +1,7 @@
 //! What a filter may ask of its host, in narrow pieces. A function takes the piece it needs, and tests give it one.
 
 use crate::headers::HeaderMap;
+use crate::identity::Identity;
 use std::time::Duration;
 
 crate::keyword! {
@@ -45,6 +46,12 @@ pub trait Headers {
     fn request_id(&self, headers: &HeaderMap) -> Option<Vec<u8>>;
 }
 
+/// Knows who the client is, when an earlier filter has found out.
+pub trait Authenticated {
+    /// The identity that an earlier filter passed on. No client can set it.
+    fn identity(&self) -> Option<Identity>;
+}
+
 /// Tells the time.
 pub trait Clock {
     /// Since 1970-01-01 UTC.
@@ -83,6 +90,6 @@ pub trait Log {
 }
 
 /// All of it: what each phase of a filter is given.
-pub trait Host: Headers + Clock + Entropy + Metrics + Log {}
+pub trait Host: Headers + Authenticated + Clock + Entropy + Metrics + Log {}
 
-impl<T: Headers + Clock + Entropy + Metrics + Log> Host for T {}
+impl<T: Headers + Authenticated + Clock + Entropy + Metrics + Log> Host for T {}

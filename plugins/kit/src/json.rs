@@ -119,6 +119,35 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// An object's text without the members of that name; every other byte stays, and so does the text of any other kind.
+    pub fn without(self, name: &[u8]) -> Vec<u8> {
+        let mut out = vec![b'{'];
+        let mut left = self.members();
+        if !matches!(self.kind(), Kind::Object) {
+            return self.text.to_vec();
+        }
+        loop {
+            let start = left.walk.scanner.pos;
+            let Some((key, _)) = left.next() else { break };
+            left.walk.scanner.white();
+            let member = self
+                .text
+                .get(start..left.walk.scanner.pos)
+                .unwrap_or_default();
+            if key.as_bytes().as_deref() == Some(name) {
+                continue;
+            }
+            // All but the first bring their comma along.
+            out.extend_from_slice(if out.len() == 1 {
+                member.strip_prefix(b",").unwrap_or(member)
+            } else {
+                member
+            });
+        }
+        out.push(b'}');
+        out
+    }
+
     /// The last member of that name, which is the one that decoders keep.
     pub fn member(self, name: &str) -> Option<Value<'a>> {
         self.members()
@@ -158,6 +187,86 @@ impl<'a> Iterator for Items<'a> {
 
     fn next(&mut self) -> Option<Value<'a>> {
         self.walk.next()
+    }
+}
+
+/// Walks the elements of the one array in `{"name": [...]}`, in a text that has not been checked as a whole: each step reads one
+/// element, so that a text of many megabytes can be read a little at a time.
+#[derive(Clone, Debug)]
+pub struct Elements {
+    pos: usize,
+    any: bool,
+    done: bool,
+}
+
+impl Elements {
+    /// Starts in front of the first element.
+    ///
+    /// # Errors
+    /// When the text does not begin with an object whose first member has this name and is an array; `wanted` says so in
+    /// the error.
+    pub fn of_member(text: &[u8], name: &str, wanted: &'static str) -> Result<Elements, Malformed> {
+        let mut scanner = Scanner { text, pos: 0 };
+        scanner.white();
+        scanner.take(b'{', "an object")?;
+        scanner.white();
+        let key = scanner.pos;
+        scanner.name()?;
+        let quoted = text
+            .get(key.saturating_add(1)..)
+            .and_then(|rest| rest.strip_prefix(name.as_bytes()));
+        if !quoted.is_some_and(|rest| rest.starts_with(b"\"")) {
+            return Err(Malformed {
+                offset: key,
+                wanted,
+            });
+        }
+        scanner.white();
+        scanner.take(b'[', "an array")?;
+        Ok(Elements {
+            pos: scanner.pos,
+            any: false,
+            done: false,
+        })
+    }
+
+    /// How far the text has been read, in bytes.
+    pub fn position(&self) -> usize {
+        self.pos
+    }
+
+    /// The next element; `None` when the text has ended, and ended well. The text is the one it was started with.
+    ///
+    /// # Errors
+    /// When the text goes wrong here.
+    pub fn next<'t>(&mut self, text: &'t [u8]) -> Result<Option<Value<'t>>, Malformed> {
+        if self.done {
+            return Ok(None);
+        }
+        let mut scanner = Scanner {
+            text,
+            pos: self.pos,
+        };
+        scanner.white();
+        if scanner.peek() == Some(b']') {
+            scanner.bump();
+            scanner.white();
+            scanner.take(b'}', "'}' and no other member")?;
+            scanner.white();
+            if scanner.peek().is_some() {
+                return Err(scanner.wanted("the end"));
+            }
+            self.done = true;
+            return Ok(None);
+        }
+        if self.any {
+            scanner.take(b',', "',' or ']'")?;
+            scanner.white();
+        }
+        let value = scanner.value()?;
+        self.pos = scanner.pos;
+        self.any = true;
+        Ok(Some(value))
     }
 }
 
@@ -519,6 +628,23 @@ mod tests {
             None,
             "members of members are not members"
         );
+    }
+
+    #[test]
+    fn taking_members_out_leaves_the_rest_byte_for_byte() {
+        for (text, left) in [
+            (
+                r#"{ "k" : 1 , "b":[1,{"k":2}],"k":3}"#,
+                r#"{ "b":[1,{"k":2}]}"#,
+            ),
+            (r#"{"a": 1.0,"k":2 ,"b" : 2 }"#, r#"{"a": 1.0,"b" : 2 }"#),
+            (r#"{"k":1}"#, "{}"),
+            ("{ }", "{}"),
+            ("[1]", "[1]"),
+        ] {
+            let out = Value::parse(text.as_bytes()).unwrap().without(b"k");
+            assert_eq!(String::from_utf8(out).unwrap(), left, "{text}");
+        }
     }
 
     #[test]

@@ -52,6 +52,7 @@ pub mod reply;
 pub mod schema;
 pub mod step;
 
+mod export;
 mod filter;
 
 #[cfg(any(test, feature = "testing"))]

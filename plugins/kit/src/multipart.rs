@@ -1,14 +1,14 @@
 //! `multipart/form-data` ([RFC 7578](https://www.rfc-editor.org/rfc/rfc7578)), read in place.
 
 /// One part of a form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part<'a> {
     /// The field's name; `None` if the part names none.
     pub name: Option<&'a [u8]>,
     /// Its content.
     pub value: &'a [u8],
-    /// All of it in the body: from its boundary line to the next one.
-    pub raw: &'a [u8],
+    /// Where it stands in the body: from its boundary line to the next one.
+    pub place: std::ops::Range<usize>,
 }
 
 /// The boundary that a content type names: `multipart/form-data; boundary=...`.
@@ -41,7 +41,7 @@ pub fn parts<'a>(body: &'a [u8], boundary: &[u8]) -> Vec<Part<'a>> {
         parts.push(Part {
             name: disposition.and_then(|line| parameter(line, b"name")),
             value: value.strip_suffix(b"\r\n").unwrap_or(value),
-            raw: body.get(at.start..next.start).unwrap_or_default(),
+            place: at.start..next.start,
         });
         at = next;
     }
@@ -156,7 +156,7 @@ mod tests {
             [(&b"apikey"[..], &b"ko\r\nng"[..]), (b"file", b"--Bx")]
         );
         assert_eq!(
-            parts[0].raw,
+            &BODY[parts[0].place.clone()],
             b"--B\r\nContent-Disposition: form-data; name=\"apikey\"\r\n\r\nko\r\nng\r\n"
         );
     }

@@ -171,7 +171,7 @@ impl Media {
             };
             let quality =
                 parts.find_map(|part| part.strip_prefix(b"q=").or(part.strip_prefix(b"Q=")));
-            let quality: f32 = match quality {
+            let quality: f64 = match quality {
                 Some(text) => std::str::from_utf8(text)
                     .ok()
                     .and_then(|text| text.parse().ok())

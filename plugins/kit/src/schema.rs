@@ -13,6 +13,12 @@ pub fn of_type(name: &str) -> Json {
     serde_json::json!({ "type": name })
 }
 
+/// A list of such values.
+#[must_use]
+pub fn list_of(items: Json) -> Json {
+    serde_json::json!({"type": "array", "items": items})
+}
+
 /// One of some words.
 #[must_use]
 pub fn one_of(words: &[&str]) -> Json {

@@ -1,7 +1,8 @@
 //! A scripted host for native tests of filters. It answers reads; what a filter does is in the step it returns.
 
 use crate::headers::HeaderMap;
-use crate::host::{Clock, Entropy, Failure, Headers, Level, Log, Metrics};
+use crate::host::{Authenticated, Clock, Entropy, Failure, Headers, Level, Log, Metrics};
+use crate::identity::Identity;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 pub struct ScriptedHost {
     headers: Vec<u8>,
     failure: Option<Failure>,
+    identity: Option<Identity>,
     now: Cell<Duration>,
     seed: Cell<u8>,
     counts: RefCell<BTreeMap<String, u64>>,
@@ -34,6 +36,15 @@ impl ScriptedHost {
         ScriptedHost {
             failure: Some(failure),
             ..ScriptedHost::default()
+        }
+    }
+
+    /// The same, behind a filter that has authenticated the client.
+    #[must_use]
+    pub fn authenticated(self, identity: Identity) -> ScriptedHost {
+        ScriptedHost {
+            identity: Some(identity),
+            ..self
         }
     }
 
@@ -71,6 +82,12 @@ impl Headers for ScriptedHost {
 
     fn request_id(&self, headers: &HeaderMap) -> Option<Vec<u8>> {
         headers.first("x-request-id").map(<[u8]>::to_vec)
+    }
+}
+
+impl Authenticated for ScriptedHost {
+    fn identity(&self) -> Option<Identity> {
+        self.identity.clone()
     }
 }
 

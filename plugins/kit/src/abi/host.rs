@@ -2,7 +2,8 @@
 
 use super::imports::{self, Map, Status};
 use crate::headers::HeaderMap;
-use crate::host::{Clock, Entropy, Failure, Headers, HostKind, Level, Log, Metrics};
+use crate::host::{Authenticated, Clock, Entropy, Failure, Headers, HostKind, Level, Log, Metrics};
+use crate::identity::Identity;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -97,6 +98,17 @@ impl Headers for RequestHost<'_> {
                 headers.first("x-request-id").map(<[u8]>::to_vec)
             }
         }
+    }
+}
+
+impl Authenticated for RequestHost<'_> {
+    fn identity(&self) -> Option<Identity> {
+        let path: &[&str] = if self.kind == HostKind::Kong {
+            &Identity::KONG_PATH
+        } else {
+            &Identity::ENVOY_PATH
+        };
+        Identity::from_json(&imports::property(path).ok()??)
     }
 }
 

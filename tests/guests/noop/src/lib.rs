@@ -1,5 +1,4 @@
-//! A filter that does nothing. What a request costs with it is the price of the boundary and of the kit's shell; what
-//! another filter costs more is its own.
+//! A filter that does nothing. Measured beside a real one, it tells what that one costs.
 
 use tollgate_kit::config::{Configuration, Reader};
 use tollgate_kit::host::{Failure, Host, HostKind};
@@ -8,50 +7,45 @@ use tollgate_kit::step::RequestStep;
 use tollgate_kit::{Exchange, Fallback, Filter, record};
 
 record! {
-    /// Nothing can be set.
-    pub struct RawConfig {}
-}
-
-/// No configuration.
-#[derive(Clone, Copy, Debug)]
-pub struct Config;
-
-impl Configuration for Config {
-    type Raw = RawConfig;
-
-    fn validate(_raw: RawConfig, _reader: &mut Reader<'_>) -> Option<Self> {
-        Some(Self)
+    /// No settings.
+    pub struct Nothing {
+        /// Where it runs.
+        pub host: Option<HostKind>,
     }
 }
 
-/// The filter.
-#[derive(Debug)]
+impl Configuration for Nothing {
+    type Raw = Nothing;
+
+    fn validate(raw: Nothing, _reader: &mut Reader<'_>) -> Option<Nothing> {
+        Some(raw)
+    }
+}
+
+/// Nothing, and one request through it.
 pub struct Noop;
 
 impl Filter for Noop {
     const NAME: &'static str = "noop";
     const METRICS: &'static [Metric] = &[];
-    type Config = Config;
-    type Exchange = Passing;
 
-    fn new(_config: Config) -> Self {
-        Self
+    type Config = Nothing;
+    type Exchange = Noop;
+
+    fn new(_config: Nothing) -> Noop {
+        Noop
     }
 
     fn host_kind(&self) -> Option<HostKind> {
         Some(HostKind::Envoy)
     }
 
-    fn exchange(&self) -> Passing {
-        Passing
+    fn exchange(&self) -> Noop {
+        Noop
     }
 }
 
-/// A request on its way through.
-#[derive(Debug)]
-pub struct Passing;
-
-impl Exchange<Noop> for Passing {
+impl Exchange<Noop> for Noop {
     fn request_headers(&mut self, _filter: &mut Noop, _host: &dyn Host) -> RequestStep {
         RequestStep::unchanged()
     }
@@ -61,4 +55,4 @@ impl Exchange<Noop> for Passing {
     }
 }
 
-tollgate_kit::export!(Noop);
+tollgate_kit::export!(crate::Noop);
