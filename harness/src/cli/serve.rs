@@ -1,0 +1,52 @@
+use std::path::PathBuf;
+
+use clap::Args;
+use tollgate_harness::proxy::{Config, Proxy};
+
+use super::{Failure, Modules, Outcome, wait_for_stop};
+
+const EXAMPLE: &str = "\
+Example of a file:
+  listeners: [{address: 127.0.0.1:8080}]
+  admin: {address: 127.0.0.1:9901}
+  routes: [{prefix: /v1, cluster: llm, filters: [auth]}]
+  clusters: {llm: {endpoints: [127.0.0.1:9001]}}
+  filters:
+    auth:
+      wasm: key-auth
+      config:
+        key_names: [X-API-Key]
+        consumers: [{username: alice, credentials: [{key: alice-key}]}]
+
+It stops at Ctrl-C or SIGTERM, when the open requests are done. Stdout gets one line of JSON a
+request, stderr everything else; neither has headers or queries, where keys are.";
+
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLE)]
+pub(super) struct Arguments {
+    /// The proxy's YAML file
+    file: PathBuf,
+    #[command(flatten)]
+    modules: Modules,
+}
+
+impl Arguments {
+    pub(super) fn run(self) -> Result<Outcome, Failure> {
+        let checked = Config::load(&self.file, &self.modules.search())
+            .map_err(|error| Failure::Input(super::in_file(&self.file, error)))?;
+        for warning in checked.warnings {
+            tracing::warn!("{}: {warning}", self.file.display());
+        }
+        let proxy = Proxy::start(checked.config).map_err(Failure::run)?;
+        for address in proxy.addresses() {
+            tracing::info!("listening on http://{address}");
+        }
+        if let Some(admin) = proxy.admin_address() {
+            tracing::info!("admin on http://{admin} (/ready, /metrics)");
+        }
+        wait_for_stop().map_err(Failure::run)?;
+        tracing::info!("stopping: open requests are being finished");
+        proxy.shutdown();
+        Ok(Outcome::Fine)
+    }
+}

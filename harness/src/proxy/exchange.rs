@@ -1,0 +1,581 @@
+//! One request and its answer: client, filters and upstream joined, each waiting for the slowest.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::future::{self, Future};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::{AbortHandle, Abortable, Aborted};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use hyper_util::client::legacy::{Error, ResponseFuture};
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::access_log::{self, Finished};
+use super::body::{Filler, Piece, PipedBody};
+use super::counters::Counters;
+use super::filters::Passage;
+use super::flow::{Flow, Turn};
+use super::lane::Lane;
+use super::lines::{self, Origin, Unsendable};
+use super::upstream::Unanswered;
+use crate::exchange::{Action, Call, CallId, CallOutcome, Event, HungReason, Peer, ResetReason};
+use crate::http::Headers;
+
+/// What is still read of a request whose answer is complete, so that a client that sends first and reads then gets the
+/// answer and not a reset.
+const DRAIN_BYTES: usize = 16 << 20;
+
+/// How long it is read.
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+
+/// The longest request id that is taken from a client.
+const LONGEST_REQUEST_ID: usize = 128;
+
+/// The connection is to be cut without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the exchange was cut off")]
+pub(super) struct Cut;
+
+/// Answers a request that came to `lane`.
+///
+/// # Errors
+/// When a filter wants the connection cut.
+pub(super) async fn answer(
+    lane: Rc<Lane>,
+    peer: Peer,
+    request: Request<Incoming>,
+) -> Result<Response<PipedBody>, Cut> {
+    let start = Instant::now();
+    let (head, body) = request.into_parts();
+    let request_id = request_id(&head);
+    let journal = Journal {
+        start,
+        method: head.method.clone(),
+        target: head
+            .uri
+            .path_and_query()
+            .map_or_else(String::new, ToString::to_string),
+        request_id,
+        status: None,
+        upstream: None,
+        problem: None,
+    };
+    let origin = Origin {
+        client: peer.source,
+        request_id: &journal.request_id,
+    };
+    let Some(headers) = lines::from_request(&head, origin) else {
+        return Ok(refuse(
+            &lane,
+            journal,
+            body,
+            StatusCode::BAD_REQUEST,
+            "the request names no host or no path",
+        ));
+    };
+    let Some(route) = lane.route(head.uri.path()) else {
+        return Ok(refuse(
+            &lane,
+            journal,
+            body,
+            StatusCode::NOT_FOUND,
+            "no route for this path",
+        ));
+    };
+    let end = body.is_end_stream();
+    let (client, response) = oneshot::channel();
+    let passage = lane.filters.open(&route.filters, peer);
+    let exchange = Exchange {
+        cluster: route.cluster,
+        passage,
+        upload: Flow::from((!end).then_some(body)),
+        download: Flow::default(),
+        asked: None,
+        client: Client::Waiting(client),
+        calls: FuturesUnordered::new(),
+        cancel: HashMap::new(),
+        journal,
+        lane,
+    };
+    exchange
+        .passage
+        .deliver(Event::RequestHeaders { headers, end });
+    tokio::task::spawn_local(exchange.run());
+    response.await.map_err(|_| Cut)
+}
+
+/// The client's request id if it looks like one, else a new one.
+fn request_id(head: &http::request::Parts) -> String {
+    let given = head
+        .headers
+        .get("x-request-id")
+        .and_then(|id| id.to_str().ok());
+    match given {
+        Some(id) if !id.is_empty() && id.len() <= LONGEST_REQUEST_ID => id.to_owned(),
+        _ => {
+            let id = fastrand::u128(..);
+            // A random UUID (RFC 9562, version 4). It names a request; it guards nothing.
+            let (a, b, c) = (id >> 96, (id >> 80) & 0xffff, (id >> 64) & 0xfff);
+            let (d, e) = ((id >> 48) & 0x3fff | 0x8000, id & 0xffff_ffff_ffff);
+            format!("{a:08x}-{b:04x}-4{c:03x}-{d:04x}-{e:012x}")
+        }
+    }
+}
+
+/// The proxy's own answer to a request that goes nowhere.
+fn refuse(
+    lane: &Lane,
+    mut journal: Journal,
+    body: Incoming,
+    status: StatusCode,
+    message: &'static str,
+) -> Response<PipedBody> {
+    journal.status = Some(status.as_u16());
+    journal.problem = Some(message.to_owned());
+    journal.close(lane);
+    tokio::task::spawn_local(drain(body));
+    own_answer(status, message)
+}
+
+fn own_answer(status: StatusCode, message: &str) -> Response<PipedBody> {
+    let text = own_body(status, message);
+    let length = text.len();
+    let (filler, body) = PipedBody::piped();
+    // The channel is empty, so that there is room.
+    let _ = filler.try_send(Piece {
+        frame: Some(hyper::body::Frame::data(text)),
+        end: true,
+    });
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CONTENT_LENGTH, HeaderValue::from(length));
+    response
+}
+
+/// In OpenAI's form, which its clients show to their users.
+fn own_body(status: StatusCode, message: &str) -> Bytes {
+    let kind = if status.is_server_error() {
+        "server_error"
+    } else {
+        "invalid_request_error"
+    };
+    Bytes::from(
+        json!({"error": {"message": message, "type": kind, "param": null, "code": null}})
+            .to_string(),
+    )
+}
+
+/// What the log will tell of the request.
+struct Journal {
+    start: Instant,
+    method: Method,
+    target: String,
+    request_id: String,
+    /// The status that the client got.
+    status: Option<u16>,
+    upstream: Option<String>,
+    problem: Option<String>,
+}
+
+impl Journal {
+    fn problem(&mut self, problem: impl Display) {
+        self.problem.get_or_insert_with(|| problem.to_string());
+    }
+
+    fn close(&self, lane: &Lane) {
+        if let Some(status) = self.status {
+            lane.counters.answered(status);
+        }
+        if lane.access_log {
+            access_log::write(Finished {
+                method: self.method.as_str(),
+                target: &self.target,
+                status: self.status,
+                latency: self.start.elapsed(),
+                request_id: &self.request_id,
+                upstream: self.upstream.as_deref(),
+                problem: self.problem.as_deref(),
+            });
+        }
+    }
+}
+
+/// The way back to the client.
+enum Client {
+    /// It waits for the headers.
+    Waiting(oneshot::Sender<Response<PipedBody>>),
+    /// It reads the body.
+    Reading(Filler),
+    /// It has its answer.
+    Served,
+}
+
+impl Client {
+    /// Waits until the client has hung up; for ever once it has its answer.
+    async fn gone(&mut self) {
+        match self {
+            Self::Waiting(head) => head.closed().await,
+            Self::Reading(filler) => filler.closed().await,
+            Self::Served => future::pending().await,
+        }
+    }
+}
+
+/// How an exchange ended.
+enum Ending {
+    Answered,
+    /// The client hung up.
+    ClientGone,
+    /// The connection is cut, since the answer can't be completed.
+    Cut,
+}
+
+/// The reasons to cut an exchange, or to answer it from here.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+enum Broken {
+    #[error("{0}")]
+    Reset(#[from] ResetReason),
+    #[error("{0}")]
+    Hung(#[from] HungReason),
+    #[error("a filter left a message that can't be sent: {0}")]
+    Unsendable(#[from] Unsendable),
+    #[error("upstream broke off in the middle of its answer")]
+    AnswerCutOff,
+}
+
+impl Broken {
+    /// What a client that has no headers yet gets; none: a cut connection.
+    fn status(self) -> Option<StatusCode> {
+        match self {
+            Self::Reset(_) => None,
+            Self::Hung(_) => Some(StatusCode::GATEWAY_TIMEOUT),
+            Self::Unsendable(_) => Some(StatusCode::INTERNAL_SERVER_ERROR),
+            Self::AnswerCutOff => Some(StatusCode::BAD_GATEWAY),
+        }
+    }
+}
+
+type CallFuture = Pin<Box<dyn Future<Output = (CallId, Result<CallOutcome, Aborted>)>>>;
+
+struct Exchange {
+    lane: Rc<Lane>,
+    cluster: usize,
+    passage: Passage,
+    /// From the client to the upstream.
+    upload: Flow,
+    /// From the upstream to the client.
+    download: Flow,
+    /// The upstream's answer, while it is awaited.
+    asked: Option<ResponseFuture>,
+    client: Client,
+    calls: FuturesUnordered<CallFuture>,
+    cancel: HashMap<CallId, AbortHandle>,
+    journal: Journal,
+}
+
+/// What the exchange waited for.
+enum Next {
+    Woken,
+    ClientGone,
+    Upload(Turn),
+    Download(Turn),
+    Answer(Result<Response<Incoming>, Error>),
+    Call(CallId, CallOutcome),
+}
+
+impl Exchange {
+    async fn run(mut self) {
+        let lane = Rc::clone(&self.lane);
+        let _open = lane.counters.opened();
+        let _kept_running = lane.running.clone();
+        match self.drive().await {
+            Ending::Answered => {}
+            Ending::ClientGone => {
+                Counters::count(&lane.counters.aborted);
+                self.journal.problem("client went away before the end");
+            }
+            // Dropping the client's side now is what cuts the connection.
+            Ending::Cut => {}
+        }
+        let rest = self.upload.stop_reading();
+        let Self {
+            passage,
+            journal,
+            client,
+            asked,
+            download,
+            ..
+        } = self;
+        drop((client, asked, download));
+        // The filters' on_log comes before the line that tells that the request is over.
+        drop(passage);
+        journal.close(&lane);
+        if let Some(rest) = rest {
+            drain(rest).await;
+        }
+    }
+
+    async fn drive(&mut self) -> Ending {
+        loop {
+            for action in self.passage.take_actions() {
+                if let Err(broken) = self.act(action) {
+                    return self.give_up(broken);
+                }
+            }
+            if self.download.is_finished() {
+                return Ending::Answered;
+            }
+            let outcome = match self.next().await {
+                Next::Woken => Ok(()),
+                Next::ClientGone => return Ending::ClientGone,
+                Next::Call(id, outcome) => {
+                    self.cancel.remove(&id);
+                    self.passage.deliver(Event::CallDone(id, outcome));
+                    Ok(())
+                }
+                Next::Answer(answer) => {
+                    self.asked = None;
+                    self.answered(answer);
+                    Ok(())
+                }
+                Next::Upload(Turn::SourceFailed) | Next::Download(Turn::SinkGone) => {
+                    return Ending::ClientGone;
+                }
+                Next::Upload(turn) => {
+                    self.uploaded(turn);
+                    Ok(())
+                }
+                Next::Download(turn) => self.downloaded(turn),
+            };
+            if let Err(broken) = outcome {
+                return self.give_up(broken);
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Next {
+        let (held_request, held_response) = self.passage.held();
+        let limit = self.lane.body_buffer;
+        tokio::select! {
+            () = self.client.gone() => Next::ClientGone,
+            () = self.passage.woken() => Next::Woken,
+            Some((id, outcome)) = self.calls.next() => match outcome {
+                Ok(outcome) => Next::Call(id, outcome),
+                Err(Aborted) => Next::Woken,
+            },
+            answer = arrival(&mut self.asked) => Next::Answer(answer),
+            turn = self.download.turn(held_response <= limit) => Next::Download(turn),
+            turn = self.upload.turn(held_request <= limit) => Next::Upload(turn),
+        }
+    }
+
+    fn act(&mut self, action: Action) -> Result<(), Broken> {
+        match action {
+            Action::SendRequestHeaders { headers, end } => self.ask(&headers, end)?,
+            Action::SendRequestBody { chunk, end } => self.upload.push(chunk, end),
+            Action::SendRequestTrailers(trailers) => {
+                self.upload.push_trailers(lines::to_map(&trailers)?)
+            }
+            Action::SendResponseHeaders { headers, end } => self.begin_answer(&headers, end)?,
+            Action::SendResponseBody { chunk, end } => self.download.push(chunk, end),
+            Action::SendResponseTrailers(trailers) => {
+                self.download.push_trailers(lines::to_map(&trailers)?)
+            }
+            Action::DropUpstream => {
+                self.asked = None;
+                self.upload.write_nowhere();
+                self.download.stop_reading();
+            }
+            Action::Call(call) => self.call(call),
+            Action::CancelCall(id) => {
+                if let Some(cancel) = self.cancel.remove(&id) {
+                    cancel.abort();
+                }
+            }
+            Action::Reset(reason) => return Err(reason.into()),
+            Action::Hung(reason) => return Err(reason.into()),
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, headers: &Headers, end: bool) -> Result<(), Broken> {
+        let Some(endpoint) = self.lane.upstreams.endpoint(self.cluster) else {
+            self.unanswered(Unanswered::Unreachable);
+            return Ok(());
+        };
+        let head = lines::to_request(headers, &endpoint)?;
+        self.journal.upstream = Some(endpoint.to_string());
+        let body = if end {
+            self.upload.finish();
+            PipedBody::empty()
+        } else {
+            let (filler, body) = PipedBody::piped();
+            self.upload.write_to(filler);
+            body
+        };
+        self.asked = self
+            .lane
+            .upstreams
+            .send(self.cluster, Request::from_parts(head, body));
+        Ok(())
+    }
+
+    fn answered(&mut self, answer: Result<Response<Incoming>, Error>) {
+        match answer {
+            Ok(answer) => {
+                let (head, body) = answer.into_parts();
+                let end = body.is_end_stream();
+                if !end {
+                    self.download.read_from(body);
+                }
+                self.passage.deliver(Event::ResponseHeaders {
+                    headers: lines::from_response(&head),
+                    end,
+                });
+            }
+            Err(error) => self.unanswered(Unanswered::new(&error)),
+        }
+    }
+
+    /// Gives the filters an answer of the proxy's own in place of the upstream's.
+    fn unanswered(&mut self, reason: Unanswered) {
+        Counters::count(&self.lane.counters.unreachable);
+        let endpoint = self.journal.upstream.as_deref().unwrap_or_default();
+        tracing::warn!(
+            request_id = self.journal.request_id,
+            endpoint,
+            "{reason}, answered 502"
+        );
+        self.journal.problem(reason);
+        self.upload.write_nowhere();
+        let body = own_body(StatusCode::BAD_GATEWAY, &reason.to_string());
+        let headers: Headers = [
+            (":status", StatusCode::BAD_GATEWAY.as_str().to_owned()),
+            ("content-type", "application/json".to_owned()),
+            ("content-length", body.len().to_string()),
+        ]
+        .into_iter()
+        .collect();
+        self.passage.deliver(Event::ResponseHeaders {
+            headers,
+            end: false,
+        });
+        self.passage.deliver(Event::ResponseBody {
+            chunk: body,
+            end: true,
+        });
+    }
+
+    fn begin_answer(&mut self, headers: &Headers, end: bool) -> Result<(), Broken> {
+        let head = lines::to_response(headers)?;
+        let bodiless = self.journal.method == Method::HEAD
+            || matches!(
+                head.status,
+                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+            );
+        self.journal.status = Some(head.status.as_u16());
+        let (body, client) = if end || bodiless {
+            if end {
+                self.download.finish();
+            } else {
+                self.download.write_nowhere();
+            }
+            (PipedBody::empty(), Client::Served)
+        } else {
+            let (filler, body) = PipedBody::piped();
+            self.download.write_to(filler.clone());
+            (body, Client::Reading(filler))
+        };
+        if let Client::Waiting(waiting) = std::mem::replace(&mut self.client, client) {
+            // A client that is gone is noticed where the body is written.
+            let _ = waiting.send(Response::from_parts(head, body));
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, call: Call) {
+        let id = call.id;
+        let (cancel, registration) = AbortHandle::new_pair();
+        let outcome = Abortable::new(self.lane.upstreams.call(call), registration);
+        self.cancel.insert(id, cancel);
+        self.calls
+            .push(Box::pin(async move { (id, outcome.await) }));
+    }
+
+    fn uploaded(&mut self, turn: Turn) {
+        match turn {
+            Turn::Read { chunk, end } => self.passage.deliver(Event::RequestBody { chunk, end }),
+            Turn::ReadTrailers(trailers) => {
+                self.passage
+                    .deliver(Event::RequestTrailers(lines::from_trailers(&trailers)));
+            }
+            // An upstream may answer without reading on.
+            Turn::SinkGone => self.upload.write_nowhere(),
+            Turn::Written | Turn::SourceFailed => {}
+        }
+    }
+
+    fn downloaded(&mut self, turn: Turn) -> Result<(), Broken> {
+        match turn {
+            Turn::Read { chunk, end } => self.passage.deliver(Event::ResponseBody { chunk, end }),
+            Turn::ReadTrailers(trailers) => {
+                self.passage
+                    .deliver(Event::ResponseTrailers(lines::from_trailers(&trailers)));
+            }
+            Turn::SourceFailed => return Err(Broken::AnswerCutOff),
+            Turn::Written | Turn::SinkGone => {}
+        }
+        Ok(())
+    }
+
+    /// Answers from here where the client has nothing yet, else cuts the connection.
+    fn give_up(&mut self, broken: Broken) -> Ending {
+        tracing::warn!(request_id = self.journal.request_id, "{broken}");
+        self.journal.problem(broken);
+        let client = std::mem::replace(&mut self.client, Client::Served);
+        match (client, broken.status()) {
+            (Client::Waiting(waiting), Some(status)) => {
+                self.journal.status = Some(status.as_u16());
+                let _ = waiting.send(own_answer(status, &broken.to_string()));
+                Ending::Answered
+            }
+            _ => Ending::Cut,
+        }
+    }
+}
+
+/// The upstream's answer; never, if none is awaited.
+async fn arrival(asked: &mut Option<ResponseFuture>) -> Result<Response<Incoming>, Error> {
+    match asked {
+        Some(asked) => asked.await,
+        None => future::pending().await,
+    }
+}
+
+async fn drain(mut body: Incoming) {
+    let reading = async {
+        let mut left = DRAIN_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            let read = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(read) {
+                Some(rest) => left = rest,
+                None => break,
+            }
+        }
+    };
+    // Time or bytes used up: the connection is closed under a client that goes on sending.
+    let _ = tokio::time::timeout(DRAIN_TIME, reading).await;
+}

@@ -1,0 +1,190 @@
+//! A worker's filters, shared by the requests of one thread: who waits for what they do, and the calls, ticks and log
+//! lines that belong to no request.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::counters::Counters;
+use super::upstream::Upstreams;
+use crate::abi::LogLevel;
+use crate::exchange::{Action, Event, ExchangeId, Peer};
+use crate::vm::LogLine;
+use crate::worker::Worker;
+
+/// A [`Worker`] and everyone who waits for it.
+pub(super) struct Filters {
+    worker: RefCell<Worker>,
+    waiting: RefCell<HashMap<ExchangeId, Rc<Notify>>>,
+    upstreams: Rc<Upstreams>,
+    counters: Arc<Counters>,
+    traps_seen: Cell<usize>,
+    reloads_seen: Cell<u64>,
+    /// When the tick that is slept for is due.
+    planned: Cell<Option<Instant>>,
+    replan: Notify,
+}
+
+impl Filters {
+    pub(super) fn new(
+        worker: Worker,
+        upstreams: Rc<Upstreams>,
+        counters: Arc<Counters>,
+    ) -> Rc<Self> {
+        let filters = Rc::new(Self {
+            worker: RefCell::new(worker),
+            waiting: RefCell::default(),
+            upstreams,
+            counters,
+            traps_seen: Cell::new(0),
+            reloads_seen: Cell::new(0),
+            planned: Cell::new(None),
+            replan: Notify::new(),
+        });
+        filters.settle();
+        filters
+    }
+
+    /// Opens an exchange through a chain; it is closed when the [`Passage`] is dropped.
+    pub(super) fn open(self: &Rc<Self>, chain: &[usize], peer: Peer) -> Passage {
+        let id = self.worker.borrow_mut().open(chain, peer);
+        let woken = Rc::new(Notify::new());
+        self.waiting.borrow_mut().insert(id, Rc::clone(&woken));
+        Passage {
+            filters: Rc::clone(self),
+            id,
+            woken,
+        }
+    }
+
+    /// Runs ticks as they fall due, for as long as it is polled.
+    pub(super) async fn tick(self: Rc<Self>) {
+        loop {
+            let replan = self.replan.notified();
+            match self.planned.get() {
+                None => replan.await,
+                Some(due) => tokio::select! {
+                    () = tokio::time::sleep_until(due) => {
+                        self.worker.borrow_mut().tick_due();
+                        self.planned.set(None);
+                        self.settle();
+                    }
+                    () = replan => {}
+                },
+            }
+        }
+    }
+
+    /// After each turn of the worker: hands out what came of it besides the exchange's own actions.
+    fn settle(self: &Rc<Self>) {
+        let (logs, calls, woken, tick) = {
+            let mut worker = self.worker.borrow_mut();
+            self.report_traps(&worker);
+            (
+                worker.take_logs(),
+                worker.take_root_calls(),
+                worker.with_actions(),
+                worker.next_tick(),
+            )
+        };
+        for line in logs {
+            write(&line);
+        }
+        for id in woken {
+            if let Some(woken) = self.waiting.borrow().get(&id) {
+                woken.notify_one();
+            }
+        }
+        for call in calls {
+            let id = call.id;
+            let outcome = self.upstreams.call(call);
+            let filters = Rc::clone(self);
+            tokio::task::spawn_local(async move {
+                let outcome = outcome.await;
+                filters.worker.borrow_mut().root_call_done(id, outcome);
+                filters.settle();
+            });
+        }
+        self.plan(tick);
+    }
+
+    fn plan(&self, tick: Option<Duration>) {
+        let due = tick.map(|after| Instant::now() + after);
+        let sooner = match (due, self.planned.get()) {
+            (Some(due), Some(planned)) => due + Duration::from_millis(1) < planned,
+            (due, planned) => due.is_some() != planned.is_some(),
+        };
+        if sooner {
+            self.planned.set(due);
+            self.replan.notify_one();
+        }
+    }
+
+    fn report_traps(&self, worker: &Worker) {
+        let traps = worker.traps();
+        for trap in traps.iter().skip(self.traps_seen.get()) {
+            Counters::count(&self.counters.traps);
+            tracing::error!("{trap}");
+        }
+        self.traps_seen.set(traps.len());
+        let reloads = worker.reloads();
+        let new = reloads.saturating_sub(self.reloads_seen.replace(reloads));
+        self.counters.reloads.fetch_add(new, Ordering::Relaxed);
+    }
+}
+
+/// One exchange's way through the filters.
+pub(super) struct Passage {
+    filters: Rc<Filters>,
+    id: ExchangeId,
+    woken: Rc<Notify>,
+}
+
+impl Passage {
+    /// Feeds one event.
+    pub(super) fn deliver(&self, event: Event) {
+        self.filters.worker.borrow_mut().deliver(self.id, event);
+        self.filters.settle();
+    }
+
+    /// What is to be done now.
+    pub(super) fn take_actions(&self) -> Vec<Action> {
+        self.filters.worker.borrow_mut().take_actions(self.id)
+    }
+
+    /// Bytes of the request and of the response that the filters hold.
+    pub(super) fn held(&self) -> (usize, usize) {
+        self.filters.worker.borrow().held(self.id)
+    }
+
+    /// Waits until something else than this exchange's own events has led to actions.
+    pub(super) async fn woken(&self) {
+        self.woken.notified().await;
+    }
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        self.filters.waiting.borrow_mut().remove(&self.id);
+        self.filters.worker.borrow_mut().close(self.id);
+        self.filters.settle();
+    }
+}
+
+/// A filter's line in the proxy's log.
+fn write(line: &LogLine) {
+    let (filter, message) = (line.filter.as_str(), line.message.as_str());
+    match line.level {
+        LogLevel::Trace => tracing::trace!(filter, "{message}"),
+        LogLevel::Debug => tracing::debug!(filter, "{message}"),
+        LogLevel::Info => tracing::info!(filter, "{message}"),
+        LogLevel::Warn => tracing::warn!(filter, "{message}"),
+        LogLevel::Error | LogLevel::Critical => tracing::error!(filter, "{message}"),
+    }
+}
