@@ -54,8 +54,8 @@ pub struct ConformanceArgs {
     /// A JSON list of the cases that come out differently on purpose, with the reasons.
     #[arg(long, value_name = "FILE")]
     deviations: Option<PathBuf>,
-    /// The directory of the filters' modules.
-    #[arg(long, value_name = "DIR")]
+    /// Directory with the filters' .wasm files [default: beside this program, then the workspace's build directory]
+    #[arg(long, value_name = "DIR", env = "TOLLGATE_FILTERS")]
     filters: Option<PathBuf>,
     /// Files of golden cases, or directories of them.
     #[arg(value_name = "PATH", required = true)]
