@@ -125,6 +125,7 @@ pub struct Envoy {
     process: Child,
     administration: SocketAddr,
     addresses: BTreeMap<String, SocketAddr>,
+    listeners: Vec<Listener>,
     directory: TempDir,
 }
 
@@ -166,6 +167,7 @@ impl Envoy {
             process,
             administration: SocketAddr::from(([127, 0, 0, 1], 0)),
             addresses: BTreeMap::new(),
+            listeners: listeners.to_vec(),
             directory,
         };
         envoy.wait_until_ready()?;
@@ -231,18 +233,36 @@ impl Envoy {
             })
     }
 
+    /// Envoy says that a filter refused; why, only the filter's own log lines say.
     fn reason_of_refusal(&self, listener: &str) -> String {
-        let reason = || {
-            let dump = self.get("/config_dump?resource=dynamic_listeners").ok()?;
-            let dump: Value = serde_json::from_str(&dump).ok()?;
-            let configs = dump.get("configs")?.as_array()?;
-            let refused = configs
-                .iter()
-                .find(|config| config.get("name").and_then(Value::as_str) == Some(listener))?;
-            let details = refused.pointer("/error_state/details")?.as_str()?;
-            Some(details.to_owned())
-        };
-        reason().unwrap_or_else(|| self.log_end())
+        let mut reason = self.error_state(listener).unwrap_or_else(|| self.log_end());
+        let filters = self
+            .listeners
+            .iter()
+            .filter(|known| known.name == listener)
+            .flat_map(|known| &known.filters);
+        let marks: Vec<String> = filters
+            .map(|filter| format!("] wasm log {}: ", filter.vm_id))
+            .collect();
+        for line in self.log().unwrap_or_default().lines() {
+            if let Some((_, said)) = marks.iter().find_map(|mark| line.split_once(mark.as_str())) {
+                reason.push_str("\n  ");
+                reason.push_str(said);
+            }
+        }
+        reason
+    }
+
+    fn error_state(&self, listener: &str) -> Option<String> {
+        let dump = self.get("/config_dump?resource=dynamic_listeners").ok()?;
+        let dump: Value = serde_json::from_str(&dump).ok()?;
+        let configs = dump.get("configs")?.as_array()?;
+        let named = |config: &&Value| config.get("name").and_then(Value::as_str) == Some(listener);
+        let details = configs
+            .iter()
+            .find(named)?
+            .pointer("/error_state/details")?;
+        Some(details.as_str()?.to_owned())
     }
 
     /// The process, for what the system knows about it.

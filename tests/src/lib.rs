@@ -16,9 +16,14 @@ pub fn root() -> &'static Path {
 /// When it isn't built: nothing of it could be tested.
 #[must_use]
 pub fn module(filter: &str) -> PathBuf {
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     let path = target.join(format!("wasm32-wasip1/wasm/tollgate_{filter}.wasm"));
-    assert!(path.is_file(), "no {}: build the modules with `just wasm`", path.display());
+    assert!(
+        path.is_file(),
+        "no {}: build the modules with `just wasm`",
+        path.display()
+    );
     path
 }
 
@@ -29,6 +34,10 @@ pub fn module(filter: &str) -> PathBuf {
 #[must_use]
 pub fn python() -> PathBuf {
     let path = root().join(".cache/venv/bin/python");
-    assert!(path.is_file(), "no {}: set it up with `just setup`", path.display());
+    assert!(
+        path.is_file(),
+        "no {}: set it up with `just setup`",
+        path.display()
+    );
     path
 }

@@ -1,11 +1,13 @@
 //! Where our filters differ from a golden case on purpose, and why.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::case::{Case, Expect};
 use crate::profile::Profile;
 
 /// One case that comes out differently, on purpose.
@@ -25,6 +27,21 @@ pub(crate) struct Deviation {
     pub(crate) compat: Option<bool>,
     /// Why it is better so.
     pub(crate) reason: String,
+    /// What comes instead: the expectations of the steps that differ, by their numbers, counted from 0.
+    pub(crate) instead: BTreeMap<usize, Expect>,
+}
+
+impl Deviation {
+    /// The case with what comes instead.
+    pub(crate) fn applied_to(&self, case: &Case) -> Case {
+        let mut case = case.clone();
+        for (index, step) in case.steps.iter_mut().enumerate() {
+            if let Some(expect) = self.instead.get(&index) {
+                step.expect = expect.clone();
+            }
+        }
+        case
+    }
 }
 
 /// Why the list of deviations could not be read.

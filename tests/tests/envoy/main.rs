@@ -43,7 +43,10 @@ impl Gateway {
     /// Sends bytes to a listener. The answer, and what the upstream got of it.
     fn send(&self, listener: &str, request: &[u8]) -> (Response, Option<Request>) {
         let address = self.envoy.address(listener).unwrap();
-        let method = request.split(|byte| *byte == b' ').next().unwrap_or_default();
+        let method = request
+            .split(|byte| *byte == b' ')
+            .next()
+            .unwrap_or_default();
         let method = String::from_utf8_lossy(method).into_owned();
         let response = wire::exchange(address, &method, request)
             .unwrap_or_else(|error| panic!("{listener}: {error}\n{}", self.envoy.log().unwrap()));
@@ -53,16 +56,25 @@ impl Gateway {
     /// Sends a GET request with these header lines.
     fn get(&self, listener: &str, lines: &[&str]) -> (Response, Option<Request>) {
         let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
-        self.send(listener, format!("GET / HTTP/1.1\r\nHost: gateway.test\r\n{lines}\r\n").as_bytes())
+        self.send(
+            listener,
+            format!("GET / HTTP/1.1\r\nHost: gateway.test\r\n{lines}\r\n").as_bytes(),
+        )
     }
 
     /// Asserts that no VM was lost: none reloaded, none gone, nothing critical in the log.
     fn assert_vms_alive(&self) {
         let reloads = self.envoy.stats("vm_reload").unwrap();
-        assert!(!reloads.is_empty(), "Envoy counts no VM reloads any more: find their new name");
+        assert!(
+            !reloads.is_empty(),
+            "Envoy counts no VM reloads any more: find their new name"
+        );
         assert!(reloads.values().all(|count| *count == 0), "{reloads:?}");
         let log = self.envoy.log().unwrap();
-        let critical: Vec<&str> = log.lines().filter(|line| line.contains("[critical]")).collect();
+        let critical: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains("[critical]"))
+            .collect();
         assert!(critical.is_empty(), "{critical:#?}");
     }
 }
@@ -102,8 +114,16 @@ fn a_key_lets_in_and_names_its_consumer_to_the_upstream() {
         let seen = seen.unwrap();
         assert_eq!(header(&seen, "x-consumer-id"), Some("ada-id"), "{way}");
         assert_eq!(header(&seen, "x-consumer-username"), Some("ada"), "{way}");
-        assert_eq!(header(&seen, "x-consumer-custom-id"), Some("ada-1815"), "{way}");
-        assert_eq!(header(&seen, "x-credential-identifier"), Some("ada-laptop"), "{way}");
+        assert_eq!(
+            header(&seen, "x-consumer-custom-id"),
+            Some("ada-1815"),
+            "{way}"
+        );
+        assert_eq!(
+            header(&seen, "x-credential-identifier"),
+            Some("ada-laptop"),
+            "{way}"
+        );
     }
     gateway.assert_vms_alive();
 }
@@ -119,7 +139,11 @@ fn without_a_right_key_the_upstream_sees_nothing() {
     ] {
         let (response, seen) = gateway.get("main", &[line]);
         assert_eq!(response.status, 401, "{line}");
-        assert_eq!(response.headers.get_str("www-authenticate"), Some("Key realm=\"llm\""), "{line}");
+        assert_eq!(
+            response.headers.get_str("www-authenticate"),
+            Some("Key realm=\"llm\""),
+            "{line}"
+        );
         let body: Value = serde_json::from_slice(&response.body).unwrap();
         assert_eq!(body["message"], message, "{line}");
         assert!(seen.is_none(), "{line}");
@@ -132,7 +156,10 @@ fn identity_headers_of_the_client_never_reach_the_upstream() {
     let gateway = Gateway::start(&[
         ("keyed", configuration(json!({}))),
         ("anonymous", configuration(json!({"anonymous": "ada"}))),
-        ("preflight", configuration(json!({"run_on_preflight": false}))),
+        (
+            "preflight",
+            configuration(json!({"run_on_preflight": false})),
+        ),
     ]);
     let spoofed = [
         "X-Consumer-ID: root",
@@ -145,16 +172,34 @@ fn identity_headers_of_the_client_never_reach_the_upstream() {
     ];
     let lines = |request: &Request| -> Vec<String> {
         let lines = request.headers.iter();
-        lines.map(|(name, value)| format!("{}: {}", String::from_utf8_lossy(name), String::from_utf8_lossy(value))).collect()
+        lines
+            .map(|(name, value)| {
+                format!(
+                    "{}: {}",
+                    String::from_utf8_lossy(name),
+                    String::from_utf8_lossy(value)
+                )
+            })
+            .collect()
     };
     let key = format!("apikey: {KEY}");
     let (_, keyed) = gateway.get("keyed", &[&spoofed[..], &[&key]].concat());
     let (_, anonymous) = gateway.get("anonymous", &spoofed);
-    let preflight = format!("OPTIONS / HTTP/1.1\r\nHost: gateway.test\r\n{}\r\n\r\n", spoofed.join("\r\n"));
+    let preflight = format!(
+        "OPTIONS / HTTP/1.1\r\nHost: gateway.test\r\n{}\r\n\r\n",
+        spoofed.join("\r\n")
+    );
     let (_, preflight) = gateway.send("preflight", preflight.as_bytes());
-    for (case, seen) in [("keyed", keyed), ("anonymous", anonymous), ("preflight", preflight)] {
+    for (case, seen) in [
+        ("keyed", keyed),
+        ("anonymous", anonymous),
+        ("preflight", preflight),
+    ] {
         let lines = lines(&seen.unwrap());
-        assert!(lines.iter().all(|line| !line.contains("root")), "{case}: {lines:#?}");
+        assert!(
+            lines.iter().all(|line| !line.contains("root")),
+            "{case}: {lines:#?}"
+        );
     }
     gateway.assert_vms_alive();
 }
@@ -166,7 +211,10 @@ fn a_refused_configuration_is_told_with_all_its_mistakes() {
     let refused = gateway.envoy.address("broken").unwrap_err();
     assert!(matches!(refused, EnvoyError::Refused { .. }), "{refused}");
     let reason = refused.to_string();
-    for part in ["key_names[0]: bad header name 'a b'", "key_in_heder: unknown field"] {
+    for part in [
+        "key_names[0]: bad header name 'a b'",
+        "key_in_heder: unknown field",
+    ] {
         assert!(reason.contains(part), "{part:?} is not in {reason}");
     }
     assert!(!reason.contains(KEY), "{reason}");
@@ -181,20 +229,32 @@ fn no_key_is_ever_logged() {
     let (bad, _) = gateway.get("main", &["apikey: sk-bad-9876543210"]);
     assert_eq!((good.status, bad.status), (200, 401));
     let log = gateway.envoy.log().unwrap();
-    assert!(!log.contains(KEY) && !log.contains("sk-bad-9876543210"), "{log}");
+    assert!(
+        !log.contains(KEY) && !log.contains("sk-bad-9876543210"),
+        "{log}"
+    );
 }
 
 #[test]
 fn nothing_a_client_sends_takes_a_vm_down() {
     let body = json!({"key_in_body": true, "hide_credentials": true});
-    let gateway = Gateway::start(&[("plain", configuration(json!({}))), ("body", configuration(body))]);
+    let gateway = Gateway::start(&[
+        ("plain", configuration(json!({}))),
+        ("body", configuration(body)),
+    ]);
     let good = format!("apikey: {KEY}");
     for attack in hostile::attacks(KEY) {
         for listener in ["plain", "body"] {
             attack.run(&gateway, listener);
             for alive in ["plain", "body"] {
                 let (response, _) = gateway.get(alive, &[&good]);
-                assert_eq!(response.status, 200, "{alive} after {} on {listener}: {}", attack.name, gateway.envoy.log().unwrap());
+                assert_eq!(
+                    response.status,
+                    200,
+                    "{alive} after {} on {listener}: {}",
+                    attack.name,
+                    gateway.envoy.log().unwrap()
+                );
             }
         }
     }
