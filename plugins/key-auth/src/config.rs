@@ -249,15 +249,16 @@ impl Configuration for Config {
             }
             None => None,
         };
-        if let Some(anonymous) = &raw.anonymous {
-            if source.is_none() && raw.consumers.directory.consumer(&anonymous.0).is_none() {
-                reader.member("anonymous", |reader| {
-                    reader.warn(format_args!(
-                        "there is no consumer {}: whoever can't be authenticated gets 500",
-                        anonymous.0
-                    ));
-                });
-            }
+        if let Some(anonymous) = &raw.anonymous
+            && source.is_none()
+            && raw.consumers.directory.consumer(&anonymous.0).is_none()
+        {
+            reader.member("anonymous", |reader| {
+                reader.warn(format_args!(
+                    "there is no consumer {}: whoever can't be authenticated gets 500",
+                    anonymous.0
+                ));
+            });
         }
         if !reader.is_clean() {
             return None;

@@ -31,7 +31,7 @@
 //!
 //! # When something fails
 //!
-//! Always closed. A request that the host can't show whole is refused (on nginx: 431 past 100 header lines), so is one whose body
+//! Always closed. A request that the host can't show whole is refused (on nginx: 431 past 96 header lines), so is one whose body
 //! is too large or can't be read where a key may be in it (413, 500), and one whose headers the host does not change (400 for
 //! repeated identity headers on nginx, else 500). Before the first document of `consumers_from` is loaded, every request gets
 //! 503 with `Retry-After`; afterwards the last good one serves, however long its source is away.

@@ -50,21 +50,15 @@ fn rfc3339(text: &str) -> Option<u64> {
             .all(|byte| byte.is_ascii_digit())
             .then(|| digits.parse().ok())?
     };
-    let mark = |at: usize, marks: &[u8]| {
-        text.as_bytes()
-            .get(at)
-            .filter(|byte| marks.contains(byte))
-            .map(|_| ())
+    let mark = |at: usize, marks: &str| {
+        let byte = text.as_bytes().get(at)?;
+        marks.as_bytes().contains(byte).then_some(())
     };
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
     let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
-    (
-        mark(4, b"-")?,
-        mark(7, b"-")?,
-        mark(10, b"Tt ")?,
-        mark(13, b":")?,
-        mark(16, b":")?,
-    );
+    for (at, marks) in [(4, "-"), (7, "-"), (10, "Tt "), (13, ":"), (16, ":")] {
+        mark(at, marks)?;
+    }
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let month_length = match month {
         2 => 28i64.saturating_add(i64::from(leap)),

@@ -53,8 +53,8 @@ macro_rules! export {
             }
 
             #[unsafe(no_mangle)]
-            extern "C" fn proxy_on_request_headers(stream: u32, _headers: u32, end: u32) -> u32 {
-                SHELL.with(|shell| shell.request_headers(stream, end != 0)) as u32
+            extern "C" fn proxy_on_request_headers(stream: u32, lines: usize, end: u32) -> u32 {
+                SHELL.with(|shell| shell.request_headers(stream, lines, end != 0)) as u32
             }
 
             #[unsafe(no_mangle)]

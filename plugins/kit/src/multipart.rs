@@ -32,7 +32,7 @@ pub fn parts<'a>(body: &'a [u8], boundary: &[u8]) -> Vec<Part<'a>> {
         };
         let content = body.get(at.end..next.start).unwrap_or_default();
         let (head, value) = match content.strip_prefix(b"\r\n") {
-            Some(value) => (&content[..0], value),
+            Some(value) => (b"".as_slice(), value),
             None => split(content, b"\r\n\r\n").unwrap_or((content, &[])),
         };
         let disposition = head

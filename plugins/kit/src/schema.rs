@@ -1,11 +1,43 @@
 //! JSON Schema, draft-04, of the configuration types: what Kong reads from `<filter>.meta.json`. Built natively only; none of it
 //! is inside a module.
 
+use crate::Filter;
+use crate::config::{Configuration, Field};
+
 /// A JSON document.
 pub type Json = serde_json::Value;
 
 /// The dialect every schema here is written in.
 pub const DRAFT: &str = "http://json-schema.org/draft-04/schema#";
+
+/// The schema of a filter's configuration.
+#[must_use]
+pub fn of_filter<F: Filter>() -> Json {
+    let mut schema = <F::Config as Configuration>::Raw::schema();
+    if let Some(object) = schema.as_object_mut() {
+        object.insert("$schema".to_owned(), Json::from(DRAFT));
+        object.insert("title".to_owned(), Json::from(F::NAME));
+    }
+    schema
+}
+
+/// What stands in `<filter>.meta.json` beside the module: Kong checks configurations with it, and its Prometheus plugin takes the
+/// labels out of metric names ([`crate::metric`]).
+#[must_use]
+pub fn meta<F: Filter>() -> Json {
+    let mut labels: Vec<&str> = F::METRICS
+        .iter()
+        .flat_map(|metric| metric.labels)
+        .copied()
+        .collect();
+    labels.sort_unstable();
+    labels.dedup();
+    let patterns: Vec<Json> = labels
+        .iter()
+        .map(|label| serde_json::json!({"label": label, "pattern": format!(";{label}=([^;]+)")}))
+        .collect();
+    serde_json::json!({"config_schema": of_filter::<F>(), "metrics": {"label_patterns": patterns}})
+}
 
 /// A value of one type, by the schema's own word for it.
 #[must_use]

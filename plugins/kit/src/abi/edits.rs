@@ -52,7 +52,8 @@ fn edit_headers(host: &RequestHost<'_>, edits: &[HeaderEdit]) -> Result<(), Fail
                 refuse_repeated(&present, name)?;
                 imports::set_header(Map::Request, name, value)?;
             }
-            // nginx goes on sending a header that was removed. Blanked first, its value at least is gone.
+            // nginx goes on sending a header that was removed. Blanked first, its value at least is gone. (Removing one that is not
+            // there can end the worker: `cookie`, `x-forwarded-for`.)
             HeaderEdit::Remove(name) => {
                 refuse_repeated(&present, name)?;
                 if present.first(name).is_some() {
@@ -85,12 +86,17 @@ fn edit_query(kind: HostKind, query: &[u8]) -> Result<(), Failure> {
     }
     imports::set_property(&["request", "query"], query)?;
     // Kong has put together what it will send before filters run; plain nginx has no such variable.
-    if let Ok(Some(uri)) = imports::property(&["ngx", "upstream_uri"]) {
-        if !uri.is_empty() {
-            imports::set_property(&["ngx", "upstream_uri"], &with_query(&uri, query))?;
-        }
+    let Ok(Some(mut uri)) = imports::property(&["ngx", "upstream_uri"]) else {
+        return Ok(());
+    };
+    if uri.is_empty() {
+        // nginx would send what the client wrote.
+        uri = imports::property(&["request", "path"])?.ok_or(Failure::NotNow)?;
     }
-    Ok(())
+    Ok(imports::set_property(
+        &["ngx", "upstream_uri"],
+        &with_query(&uri, query),
+    )?)
 }
 
 /// A path with another query; none, and no `?`, when it is empty.
@@ -128,14 +134,15 @@ pub(crate) fn reply(kind: HostKind, reply: &Reply) -> Result<(), Failure> {
         .headers
         .iter()
         .map(|(name, value)| (name.as_bytes(), value.as_slice()));
-    // Kong appends a newline; a body that ends with one would have two.
-    let body = match kind {
-        HostKind::Kong => reply.body.strip_suffix(b"\n").unwrap_or(&reply.body),
-        HostKind::Envoy | HostKind::EnvoyHeadersPass => &reply.body,
+    let (details, body) = match kind {
+        // A newline is appended there; a body that ends with one would have two.
+        HostKind::Kong => ("", reply.body.strip_suffix(b"\n").unwrap_or(&reply.body)),
+        HostKind::Envoy | HostKind::EnvoyHeadersPass => ("tollgate", reply.body.as_slice()),
     };
     let grpc_status = reply.grpc_status.map_or(-1, i32::from);
     Ok(imports::send_local_response(
         reply.status,
+        details,
         body,
         &HeaderMap::marshal(lines),
         grpc_status,

@@ -8,8 +8,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// nginx shows this many header lines, pseudo-headers among them, and cuts the rest off.
-const MOST_LINES_ON_NGINX: usize = 100;
+/// nginx marshals this many lines of a request, besides the four pseudo-headers. Past it, it not only leaves lines out: the size it
+/// allocates is not the size it writes, so that the map must not even be asked for.
+const MOST_LINES_ON_NGINX: usize = 96;
 
 /// The numbers of this many counters are remembered; past it each count asks the host again.
 const MOST_COUNTERS: usize = 1024;
@@ -42,6 +43,8 @@ impl WasmHost {
 pub(crate) struct RequestHost<'h> {
     pub(crate) host: &'h WasmHost,
     pub(crate) kind: HostKind,
+    /// How many header lines the request came with, as the host said.
+    pub(crate) lines: usize,
 }
 
 impl From<Status> for Failure {
@@ -60,15 +63,17 @@ pub(crate) fn header_map(map: Map) -> Result<HeaderMap, Failure> {
 
 impl Headers for RequestHost<'_> {
     fn request_headers(&self) -> Result<HeaderMap, Failure> {
+        if self.kind == HostKind::Kong && self.lines > MOST_LINES_ON_NGINX {
+            return Err(Failure::Refused);
+        }
         let map = header_map(Map::Request)?;
+        // Lines that an earlier filter has added may have made the map too large since.
+        let cut_off =
+            map.len() > MOST_LINES_ON_NGINX.saturating_add(3) && self.lines < MOST_LINES_ON_NGINX;
         match self.kind {
             _ if map.is_empty() => Err(Failure::NotNow),
-            HostKind::Kong if map.len() >= MOST_LINES_ON_NGINX => Err(Failure::Refused),
-            _ if !map.is_complete() => Err(if self.kind == HostKind::Kong {
-                Failure::Refused
-            } else {
-                Failure::Broken
-            }),
+            HostKind::Kong if cut_off || !map.is_complete() => Err(Failure::Refused),
+            _ if !map.is_complete() => Err(Failure::Broken),
             _ => Ok(map),
         }
     }

@@ -109,32 +109,54 @@ unsafe extern "C" {
     fn proxy_increment_metric(metric: u32, by: i64) -> u32;
 }
 
+/// nginx may write a header map that is longer than it said, by up to three pseudo-headers, of which the method is as long as the client
+/// made it: at most nginx' buffer for a request line, 8 KiB by default.
+const MAP_SLACK: usize = 16 * 1024;
+
 thread_local! {
-    /// What the host allocated last: address and size. It owns the memory until it hands it over.
-    static ALLOCATED: Cell<Option<(*mut u8, usize)>> = const { Cell::new(None) };
+    /// What the host allocated last. It owns the memory until it hands it over.
+    static ALLOCATED: Cell<Option<Allocation>> = const { Cell::new(None) };
+    /// So much more than the host asks for is allocated.
+    static SLACK: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Memory for the host to write into; null when there is none left.
+/// Memory for the host to write into; null when there is none left. It is not cleared: for a body of many megabytes that would be
+/// felt.
 #[must_use]
 pub fn allocate(size: usize) -> *mut u8 {
     let mut memory: Vec<u8> = Vec::new();
+    let size = size.saturating_add(SLACK.get());
     if memory.try_reserve_exact(size).is_err() {
         return std::ptr::null_mut();
     }
-    memory.resize(size, 0);
-    let address = Box::into_raw(memory.into_boxed_slice()).cast::<u8>();
+    let mut memory = std::mem::ManuallyDrop::new(memory);
+    let allocated = Allocation {
+        address: memory.as_mut_ptr(),
+        size,
+        capacity: memory.capacity(),
+    };
     // What was allocated before and never handed over is given back: a host that allocates twice for one call leaks nothing.
-    if let Some((forgotten, size)) = ALLOCATED.replace(Some((address, size))) {
-        drop(own(forgotten, size));
+    if let Some(forgotten) = ALLOCATED.replace(Some(allocated)) {
+        drop(forgotten.own());
     }
-    address
+    allocated.address
 }
 
-/// Takes back memory that [`allocate`] gave out.
-fn own(address: *mut u8, size: usize) -> Vec<u8> {
-    // SAFETY: both come from one entry of ALLOCATED, that is from one boxed slice of `size` initialised bytes, and the
-    // entry has been taken out, so nothing else owns it.
-    unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(address, size)) }.into_vec()
+/// Memory that the host has been given.
+#[derive(Clone, Copy)]
+struct Allocation {
+    address: *mut u8,
+    size: usize,
+    capacity: usize,
+}
+
+impl Allocation {
+    /// Takes the memory back.
+    fn own(self) -> Vec<u8> {
+        // SAFETY: address and capacity are those of a Vec that was forgotten in `allocate`. This value has been taken out of
+        // ALLOCATED, so nothing else owns the memory. The address has been outside, where all of it can have been written.
+        unsafe { Vec::from_raw_parts(self.address, self.size, self.capacity) }
+    }
 }
 
 /// Runs a hostcall that hands bytes over.
@@ -144,7 +166,7 @@ fn bytes(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u8>, 
     let status = call(&raw mut address, &raw mut size);
     let allocated = ALLOCATED
         .take()
-        .map(|(base, length)| (base, own(base, length)));
+        .map(|allocated| (allocated.address, allocated.own()));
     if status != 0 {
         return Err(Status(status));
     }
@@ -204,8 +226,11 @@ pub(crate) fn replace_buffer(buffer: Buffer, content: &[u8]) -> Result<(), Statu
 }
 
 pub(crate) fn header_map(map: Map) -> Result<Vec<u8>, Status> {
+    SLACK.set(MAP_SLACK);
     // SAFETY: `bytes` passes live, writable places.
-    bytes(|data, size| unsafe { proxy_get_header_map_pairs(map as u32, data, size) })
+    let lines = bytes(|data, size| unsafe { proxy_get_header_map_pairs(map as u32, data, size) });
+    SLACK.set(0);
+    lines
 }
 
 /// The first value of a header; `None` when there is none.
@@ -273,14 +298,15 @@ pub(crate) fn set_effective_context(context: u32) -> Result<(), Status> {
     done(unsafe { proxy_set_effective_context(context) })
 }
 
-/// Answers the client. `headers` is a marshalled map.
+/// Answers the client. `headers` is a marshalled map. Envoy shows `details` in its access log; nginx takes it for the reason
+/// phrase.
 pub(crate) fn send_local_response(
     status: u16,
+    details: &str,
     body: &[u8],
     headers: &[u8],
     grpc_status: i32,
 ) -> Result<(), Status> {
-    let details = "tollgate";
     // SAFETY: all are live slices.
     done(unsafe {
         proxy_send_local_response(

@@ -194,10 +194,10 @@ impl<F: Filter> Shell<F> {
     }
 
     /// The head of a request.
-    pub fn request_headers(&self, stream: u32, end: bool) -> Action {
+    pub fn request_headers(&self, stream: u32, lines: usize, end: bool) -> Action {
         self.request(stream, |stream, filter, host| {
             let kind = host.detect(filter.host_kind());
-            stream.request_headers(filter, &RequestHost { host, kind }, end)
+            stream.request_headers(filter, &RequestHost { host, kind, lines }, end)
         })
     }
 
@@ -285,6 +285,7 @@ fn root_host<'h, F: Filter>(host: &'h WasmHost, filter: &F) -> RequestHost<'h> {
     RequestHost {
         host,
         kind: filter.host_kind().or(host.kind).unwrap_or(HostKind::Envoy),
+        lines: 0,
     }
 }
 

@@ -17,6 +17,7 @@ pub(super) struct Stream<F: Filter> {
     pub(super) root: u32,
     exchange: F::Exchange,
     kind: HostKind,
+    lines: usize,
     request: Request,
     incoming: Incoming,
     response: Response,
@@ -81,6 +82,7 @@ impl<F: Filter> Stream<F> {
             root,
             exchange,
             kind: HostKind::Envoy,
+            lines: 0,
             request,
             incoming,
             response,
@@ -100,7 +102,7 @@ impl<F: Filter> Stream<F> {
         if !matches!(self.request, Request::Fresh) {
             return self.resting();
         }
-        self.kind = host.kind;
+        (self.kind, self.lines) = (host.kind, host.lines);
         if end {
             self.incoming = Incoming::None;
         }
@@ -118,6 +120,7 @@ impl<F: Filter> Stream<F> {
         let host = &RequestHost {
             host,
             kind: self.kind,
+            lines: self.lines,
         };
         let unannounced = match self.incoming {
             Incoming::Unannounced(most) if size > 0 => Some(most),
@@ -156,6 +159,7 @@ impl<F: Filter> Stream<F> {
                 let host = &RequestHost {
                     host,
                     kind: self.kind,
+                    lines: self.lines,
                 };
                 self.carry_out(filter, host, RequestStep::HoldForBody { most }, At::Body)
             }
@@ -167,6 +171,7 @@ impl<F: Filter> Stream<F> {
         let host = &RequestHost {
             host,
             kind: self.kind,
+            lines: self.lines,
         };
         let step = self.exchange.call_done(filter, outcome, host);
         // nginx goes on by itself as soon as no call is left; Envoy wants to be told.
@@ -284,6 +289,7 @@ impl<F: Filter> Stream<F> {
         let host = &RequestHost {
             host,
             kind: self.kind,
+            lines: self.lines,
         };
         let headers = host::header_map(Map::Response).unwrap_or_default();
         let edits = match self.exchange.response_headers(filter, &headers, host) {
@@ -329,6 +335,7 @@ impl<F: Filter> Stream<F> {
         let host = &RequestHost {
             host,
             kind: self.kind,
+            lines: self.lines,
         };
         if matches!(self.response, Response::Pass) {
             return;
@@ -389,6 +396,7 @@ impl<F: Filter> Stream<F> {
             &RequestHost {
                 host,
                 kind: self.kind,
+                lines: self.lines,
             },
         );
     }
