@@ -60,7 +60,7 @@ node: toolchain
     #!/usr/bin/env bash
     set -euo pipefail
     export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER=$(.ci/cargo-tool wasm-bindgen-cli {{ wasm_bindgen }} wasm-bindgen-test-runner)
-    cargo test --quiet --target wasm32-unknown-unknown --package tollgate-node-tests
+    cargo test --target wasm32-unknown-unknown --package tollgate-node-tests
 
 # run the golden cases in simulation, with more arguments for `tollgate conformance`: just conformance --profile kong
 conformance *arguments: wasm
