@@ -1,10 +1,17 @@
 //! One HTTP exchange as the machine sees it: what happens to it ([`Event`]) and what is to be done ([`Action`]).
 
+mod arrival;
+mod phased;
+mod state;
+mod streamed;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+
+pub(crate) use state::{Direction, Exchange, Message, Reply, Seat};
 
 use crate::http::Headers;
 

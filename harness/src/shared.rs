@@ -1,50 +1,124 @@
 //! The state that all workers of a process share: shared data, queues, metrics.
 
+mod data;
+mod metrics;
+mod queues;
+
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use data::DataError;
+pub use metrics::{Metric, MetricError};
+pub use queues::QueueError;
 
 use crate::abi::MetricKind;
-use crate::profile::Profile;
+use crate::profile::{Profile, Rules};
+use data::Data;
+use metrics::Metrics;
+use queues::Queues;
 
 /// Shared data, queues and metrics of one process. Calls lock; none waits for anything else.
 #[derive(Debug)]
-pub struct Shared {}
+pub struct Shared {
+    rules: &'static Rules,
+    data: Mutex<Data>,
+    queues: Mutex<Queues>,
+    metrics: Mutex<Metrics>,
+}
 
-/// A metric's value.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Metric {
-    /// Its kind.
-    pub kind: MetricKind,
-    /// What a counter or gauge shows.
-    pub value: i64,
-    /// What was recorded in a histogram, in order of value: how often each.
-    pub samples: BTreeMap<u64, u64>,
+/// A lock whose holder panicked still guards whole values: every change under it is a single assignment or insertion.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
     /// An empty state that follows `profile`'s rules.
     #[must_use]
-    pub fn new(_profile: Profile) -> Self {
-        Self {}
+    pub fn new(profile: Profile) -> Self {
+        Self {
+            rules: profile.rules(),
+            data: Mutex::default(),
+            queues: Mutex::default(),
+            metrics: Mutex::default(),
+        }
     }
 
     /// Every metric, by the name the filter gave it.
     #[must_use]
     pub fn metrics(&self) -> BTreeMap<String, Metric> {
-        BTreeMap::new()
+        lock(&self.metrics).all()
     }
 
     /// A shared value, as a filter's `get` finds it.
     #[must_use]
-    pub fn value(&self, _key: &str) -> Option<Vec<u8>> {
-        None
+    pub fn value(&self, key: &str) -> Option<Vec<u8>> {
+        self.data_get(key.as_bytes()).map(|(value, _)| value)
     }
 
     /// Puts a shared value there, whatever was there.
-    pub fn put(&self, _key: &str, _value: &[u8]) {}
+    pub fn put(&self, key: &str, value: &[u8]) {
+        lock(&self.data).put(&self.rules.shared_data, key.as_bytes(), value);
+    }
 
     /// Keys (by the bytes they were set under) and sizes of all shared values.
     #[must_use]
     pub fn sizes(&self) -> Vec<(Vec<u8>, usize)> {
-        Vec::new()
+        lock(&self.data).sizes()
+    }
+
+    pub(crate) fn data_get(&self, key: &[u8]) -> Option<(Vec<u8>, u32)> {
+        lock(&self.data).get(&self.rules.shared_data, key)
+    }
+
+    /// `value` is `None` for the SDK's removal, which hands over a null pointer.
+    pub(crate) fn data_set(
+        &self,
+        key: &[u8],
+        value: Option<&[u8]>,
+        cas: u32,
+        capacity: usize,
+    ) -> Result<(), DataError> {
+        lock(&self.data).set(&self.rules.shared_data, key, value, cas, capacity)
+    }
+
+    pub(crate) fn queue_register(&self, name: &[u8]) -> u32 {
+        lock(&self.queues).register(name)
+    }
+
+    pub(crate) fn queue_resolve(&self, name: &[u8]) -> Option<u32> {
+        lock(&self.queues).resolve(name)
+    }
+
+    pub(crate) fn queue_push(&self, queue: u32, item: &[u8]) -> Result<(), QueueError> {
+        lock(&self.queues).push(queue, item)
+    }
+
+    pub(crate) fn queue_pop(&self, queue: u32) -> Result<Vec<u8>, QueueError> {
+        lock(&self.queues).pop(queue)
+    }
+
+    /// Whether something came into the queue since the last time.
+    pub(crate) fn queue_take_signal(&self, queue: u32) -> bool {
+        lock(&self.queues).take_signal(queue)
+    }
+
+    pub(crate) fn metric_define(&self, kind: MetricKind, name: &str) -> Result<u32, MetricError> {
+        lock(&self.metrics).define(self.rules.metrics, kind, name)
+    }
+
+    pub(crate) fn metric_get(&self, id: u32) -> Result<u64, MetricError> {
+        lock(&self.metrics).get(self.rules.metrics, id)
+    }
+
+    pub(crate) fn metric_record(&self, id: u32, value: u64) -> Result<(), MetricError> {
+        lock(&self.metrics).record(self.rules.metrics, id, value)
+    }
+
+    pub(crate) fn metric_increment(&self, id: u32, by: i64) -> Result<(), MetricError> {
+        lock(&self.metrics).increment(self.rules.metrics, id, by)
+    }
+
+    pub(crate) fn metric_kind(&self, id: u32) -> Option<MetricKind> {
+        lock(&self.metrics).kind(id)
     }
 }

@@ -2,21 +2,31 @@
 //!
 //! It does no I/O and reads no clock of its own: a driver feeds [`Event`]s, does the [`Action`]s and makes the calls.
 
+mod callbacks;
 mod clock;
 mod limits;
+mod slot;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 pub use clock::{Clock, SystemClock, VirtualClock};
 pub use limits::Limits;
 
-use crate::engine::{Engine, Module};
-use crate::exchange::{Action, Call, CallId, CallOutcome, Event, ExchangeId, Peer};
-use crate::profile::{Finding, Knobs, Profile};
+use crate::abi::HOSTCALLS;
+use crate::engine::Module;
+use crate::exchange::{
+    Action, Call, CallId, CallOutcome, Event, Exchange, ExchangeId, Peer, ResetReason, Seat,
+};
+use crate::profile::{Finding, Flow, Host, Knobs, Profile, Row};
 use crate::shared::Shared;
-use crate::vm::{Cost, Faults, LogLine, TrapReport};
+use crate::vm::{Callback, Cost, Faults, LogLine, RootSpec, Site, TrapReport, World};
+
+pub(crate) use callbacks::Ran;
+use slot::Slot;
 
 /// One entry of a chain: a module with a configuration. Entries with the same module and environment share a VM and
 /// have a root context each.
@@ -96,6 +106,18 @@ pub struct StartError {
     pub logs: Vec<LogLine>,
 }
 
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "filter {}: {}", self.filter, self.cause)?;
+        for line in &self.logs {
+            write!(f, "\n  {line}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for StartError {}
+
 /// The ways in which a filter does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartFailure {
@@ -119,91 +141,312 @@ pub enum StartFailure {
 }
 
 /// The filters of one thread.
-pub struct Worker {}
+pub struct Worker {
+    pub(crate) setup: Setup,
+    entries: Vec<Entry>,
+    slots: Vec<Slot>,
+    pub(crate) world: World,
+    traps: Vec<TrapReport>,
+    reloads: u64,
+    next_exchange: u64,
+    random: fastrand::Rng,
+}
+
+/// A filter entry: its root context is the `root`-th of the VM in `slot`.
+struct Entry {
+    slot: usize,
+    root: usize,
+    on_trap: FailurePolicy,
+}
 
 impl Worker {
-    /// Makes the VMs, runs `on_vm_start` and `on_configure` of every entry.
+    /// Makes the VMs, runs `on_vm_start` and `on_configure` of every entry. Modules bring their engine with them.
     ///
     /// # Errors
     /// When a module can't be instantiated, or a filter traps or refuses its configuration.
-    pub fn start(
-        _engine: &Engine,
-        _setup: Setup,
-        _filters: Vec<FilterSpec>,
-    ) -> Result<Self, StartError> {
-        Ok(Self {})
+    pub fn start(setup: Setup, filters: Vec<FilterSpec>) -> Result<Self, StartError> {
+        let world = World {
+            faults: setup.faults.clone(),
+            ..World::default()
+        };
+        let random = setup
+            .seed
+            .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
+        let mut worker = Self {
+            setup,
+            entries: Vec::new(),
+            slots: Vec::new(),
+            world,
+            traps: Vec::new(),
+            reloads: 0,
+            next_exchange: 0,
+            random,
+        };
+        for filter in filters {
+            worker.add(filter);
+        }
+        for index in 0..worker.slots.len() {
+            worker
+                .start_slot(index, true)
+                .map_err(|(filter, cause)| StartError {
+                    filter,
+                    cause,
+                    logs: worker.world.logs.drain(..).collect(),
+                })?;
+        }
+        worker.after_callbacks();
+        Ok(worker)
+    }
+
+    fn add(&mut self, filter: FilterSpec) {
+        let kong_dies = Profile::Kong.rules().fatal_import;
+        if kong_dies.is_some_and(|import| filter.module.imports(import)) {
+            self.world.find(Finding {
+                host: Host::Kong,
+                row: Row::MissingFunction,
+                callback: Callback::Initialize.name(),
+            });
+        }
+        let known = self.slots.iter().position(|slot| {
+            slot.module.is(&filter.module) && slot.environment == filter.environment
+        });
+        let slot = known.unwrap_or_else(|| {
+            self.slots
+                .push(Slot::new(filter.module.clone(), filter.environment.clone()));
+            self.slots.len() - 1
+        });
+        let roots = &mut self.slots[slot].roots;
+        self.entries.push(Entry {
+            slot,
+            root: roots.len(),
+            on_trap: filter.on_trap,
+        });
+        roots.push(RootSpec {
+            name: filter.name,
+            configuration: Bytes::from(filter.configuration),
+        });
     }
 
     /// Begins an exchange through the entries `filters`, in the order of a route's chain. Indices that name no entry
     /// are left out.
-    pub fn open(&mut self, _filters: &[usize], _peer: Peer) -> ExchangeId {
-        ExchangeId(0)
+    pub fn open(&mut self, filters: &[usize], peer: Peer) -> ExchangeId {
+        let mut seats = Vec::with_capacity(filters.len());
+        for index in filters {
+            let Some(entry) = self.entries.get(*index) else {
+                continue;
+            };
+            let (slot, reloads) = (entry.slot, entry.on_trap == FailurePolicy::Reload);
+            if reloads && self.slots[slot].vm.is_none() {
+                self.reload(slot, false);
+            }
+            seats.push(Seat::new(*index, slot, self.slots[slot].generation));
+        }
+        self.next_exchange += 1;
+        let id = ExchangeId(self.next_exchange);
+        let request_id = self.request_id();
+        let now = self.setup.clock.now_unix_nanos();
+        self.world
+            .exchanges
+            .insert(id, Exchange::new(peer, seats, request_id, now));
+        id
     }
 
-    /// Feeds one event. Events of an exchange that is closed are ignored.
-    pub fn deliver(&mut self, _id: ExchangeId, _event: Event) {}
+    /// Envoy's are UUIDs, nginx's 32 hexadecimal digits.
+    fn request_id(&mut self) -> String {
+        let hex = format!("{:032x}", self.random.u128(..));
+        match self.setup.profile.rules().flow {
+            Flow::Phased => hex,
+            Flow::Streamed => format!(
+                "{}-{}-4{}-a{}-{}",
+                &hex[..8],
+                &hex[8..12],
+                &hex[13..16],
+                &hex[17..20],
+                &hex[20..]
+            ),
+        }
+    }
+
+    /// Feeds one event. Events of an exchange that is closed are ignored, but for the ends of calls.
+    pub fn deliver(&mut self, id: ExchangeId, event: Event) {
+        match (event, self.setup.profile.rules().flow) {
+            (Event::CallDone(call, outcome), _) => self.call_done(call, outcome),
+            (event, Flow::Streamed) => self.deliver_streamed(id, event),
+            (event, Flow::Phased) => self.deliver_phased(id, event),
+        }
+        self.after_callbacks();
+    }
 
     /// What the driver must do now, in order.
-    pub fn take_actions(&mut self, _id: ExchangeId) -> Vec<Action> {
-        Vec::new()
+    pub fn take_actions(&mut self, id: ExchangeId) -> Vec<Action> {
+        match self.world.exchanges.get_mut(&id) {
+            Some(exchange) => std::mem::take(&mut exchange.actions),
+            None => Vec::new(),
+        }
     }
 
     /// The exchanges that have actions waiting: a tick or another exchange's callback may have resumed them.
+    #[must_use]
     pub fn with_actions(&self) -> Vec<ExchangeId> {
-        Vec::new()
+        let mut ids: Vec<_> = self
+            .world
+            .exchanges
+            .iter()
+            .filter(|(_, exchange)| !exchange.actions.is_empty())
+            .map(|(id, _)| *id)
+            .collect();
+        ids.sort_unstable();
+        ids
     }
 
-    /// Ends an exchange, done or aborted: `on_log`, `on_done` and `on_delete` run in the profile's order.
-    pub fn close(&mut self, _id: ExchangeId) {}
+    /// Ends an exchange, done or aborted: `on_log`, `on_done` and `on_delete` run in the profile's order. Calls that it
+    /// made and that are still to be made come out of [`Worker::take_root_calls`].
+    pub fn close(&mut self, id: ExchangeId) {
+        self.end_exchange(id);
+        self.after_callbacks();
+    }
 
     /// How many bytes of the request and of the response the filters hold: a driver stops reading above its limit.
-    pub fn held(&self, _id: ExchangeId) -> (usize, usize) {
-        (0, 0)
+    #[must_use]
+    pub fn held(&self, id: ExchangeId) -> (usize, usize) {
+        let Some(exchange) = self.world.exchanges.get(&id) else {
+            return (0, 0);
+        };
+        let request: usize = exchange
+            .seats
+            .iter()
+            .map(|seat| seat.request.held.len())
+            .sum();
+        let response = exchange
+            .seats
+            .iter()
+            .map(|seat| seat.response.held.len())
+            .sum();
+        (request + exchange.request.body.len(), response)
     }
 
     /// How long until the next tick is due, by the clock; `None` without ticks.
+    #[must_use]
     pub fn next_tick(&self) -> Option<Duration> {
-        None
+        let now = self.setup.clock.now_unix_nanos();
+        let due = self
+            .slots
+            .iter()
+            .filter_map(|slot| slot.vm.as_ref()?.next_tick())
+            .min()?;
+        Some(Duration::from_nanos(due.saturating_sub(now)))
     }
 
-    /// Runs the ticks that are due, and tells queues' readers what came.
-    pub fn tick_due(&mut self) {}
+    /// Runs the ticks that are due.
+    pub fn tick_due(&mut self) {
+        let now = self.setup.clock.now_unix_nanos();
+        for index in 0..self.slots.len() {
+            let due = match &mut self.slots[index].vm {
+                Some(vm) => vm.take_due(now),
+                None => continue,
+            };
+            for root in due {
+                let Some(vm) = &mut self.slots[index].vm else {
+                    break;
+                };
+                if let Err(report) = vm.on_tick(&mut self.world, root) {
+                    self.trapped(index, *report);
+                }
+                self.after_callbacks();
+            }
+        }
+    }
 
-    /// Calls made by root contexts (in `on_configure`, ticks), to be answered by [`Worker::root_call_done`].
+    /// Calls that belong to no open exchange (made in `on_configure`, ticks, `on_log`), to be answered by
+    /// [`Worker::root_call_done`].
     pub fn take_root_calls(&mut self) -> Vec<Call> {
-        Vec::new()
+        std::mem::take(&mut self.world.root_calls)
     }
 
-    /// Ends a call of a root context.
-    pub fn root_call_done(&mut self, _id: CallId, _outcome: CallOutcome) {}
+    /// Ends a call of [`Worker::take_root_calls`].
+    pub fn root_call_done(&mut self, id: CallId, outcome: CallOutcome) {
+        self.call_done(id, outcome);
+        self.after_callbacks();
+    }
 
     /// The log lines since the last time. At most [`LogLine::KEPT`] are kept.
     pub fn take_logs(&mut self) -> Vec<LogLine> {
-        Vec::new()
+        self.world.logs.drain(..).collect()
     }
 
     /// Every trap so far.
+    #[must_use]
     pub fn traps(&self) -> &[TrapReport] {
-        &[]
+        &self.traps
     }
 
     /// What the guests cost so far.
+    #[must_use]
     pub fn cost(&self) -> Cost {
-        Cost::default()
+        let calls = HOSTCALLS.iter().zip(self.world.hostcalls.0);
+        Cost {
+            fuel: self.world.fuel,
+            callbacks: self.world.callbacks,
+            hostcalls: calls
+                .filter(|(_, count)| *count > 0)
+                .map(|(name, count)| (*name, count))
+                .collect(),
+            bytes_copied: self.world.bytes_copied,
+        }
     }
 
     /// The linear memory of all VMs, in bytes.
+    #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        0
+        let vms = self.slots.iter().filter_map(|slot| slot.vm.as_ref());
+        vms.map(|vm| vm.memory_bytes()).sum()
     }
 
     /// How many VMs were made anew after a trap.
+    #[must_use]
     pub fn reloads(&self) -> u64 {
-        0
+        self.reloads
     }
 
     /// What the filters did that another host would not stand.
+    #[must_use]
     pub fn portability(&self) -> &[Finding] {
-        &[]
+        &self.world.findings
+    }
+
+    /// Host functions that fail from now on, instead of those before.
+    pub fn set_faults(&mut self, faults: Faults) {
+        self.world.faults = faults;
+    }
+
+    /// Whose behaviour it shows.
+    #[must_use]
+    pub fn profile(&self) -> Profile {
+        self.setup.profile
+    }
+
+    /// The process-wide state.
+    #[must_use]
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.setup.shared
+    }
+
+    /// A callback of a root context or a seat, for reports.
+    fn site(callback: Callback, context: u32, exchange: Option<ExchangeId>) -> Site {
+        Site {
+            callback,
+            context,
+            exchange,
+        }
+    }
+
+    /// Cuts an exchange.
+    pub(crate) fn reset(&mut self, id: ExchangeId, reason: ResetReason) {
+        if let Some(exchange) = self.world.exchanges.get_mut(&id)
+            && !exchange.over
+        {
+            exchange.over = true;
+            exchange.actions.push(Action::Reset(reason));
+        }
     }
 }

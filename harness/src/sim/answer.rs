@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::exchange::CallFailure;
+use super::UpstreamRequest;
+use crate::exchange::{CallFailure, CallOutcome, Event};
 use crate::http::Headers;
 
 /// An answer, or the failure to give one.
@@ -29,13 +30,10 @@ impl Answer {
     #[must_use]
     pub fn status(status: u16) -> Self {
         Self {
-            outcome: Ok(Reply {
-                headers: [(":status", status.to_string())].into_iter().collect(),
-                body: Bytes::new(),
-                pieces: Vec::new(),
-                streamed: false,
-                trailers: Headers::new(),
-            }),
+            outcome: Ok(Reply::new(
+                [(":status", status.to_string())].into_iter().collect(),
+                Bytes::new(),
+            )),
             after: Duration::ZERO,
         }
     }
@@ -94,12 +92,115 @@ impl Answer {
         self
     }
 
+    /// 200 with the request as JSON: method, path, headers (lower-case names, lines of one name in a list) and body.
+    #[must_use]
+    pub fn echo(request: &UpstreamRequest) -> Self {
+        let mut headers = serde_json::Map::new();
+        for (name, value) in request.headers.iter() {
+            let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+            let lines = headers
+                .entry(name)
+                .or_insert_with(|| Vec::<String>::new().into());
+            if let Some(lines) = lines.as_array_mut() {
+                lines.push(String::from_utf8_lossy(value).into());
+            }
+        }
+        let body = serde_json::json!({
+            "method": request.method,
+            "path": request.path,
+            "host": request.authority,
+            "headers": headers,
+            "body": String::from_utf8_lossy(&request.body),
+        });
+        Self::status(200)
+            .header("content-type", "application/json")
+            .body(body.to_string())
+    }
+
+    /// The answer as the end of a call.
+    pub(super) fn into_outcome(self) -> CallOutcome {
+        match self.outcome {
+            Ok(reply) => {
+                let trailers = reply.trailers.clone();
+                let headers = reply.framed();
+                CallOutcome::Response {
+                    headers,
+                    body: reply.body,
+                    trailers,
+                }
+            }
+            Err(failure) => CallOutcome::Failed(failure),
+        }
+    }
+
     fn edit(mut self, edit: impl FnOnce(&mut Reply)) -> Self {
         if let Ok(reply) = &mut self.outcome {
             edit(reply);
         }
         self
     }
+}
+
+impl Reply {
+    pub(super) fn new(headers: Headers, body: Bytes) -> Self {
+        Self {
+            headers,
+            body,
+            pieces: Vec::new(),
+            streamed: false,
+            trailers: Headers::new(),
+        }
+    }
+
+    /// The headers, with a Content-Length where one belongs and none is given.
+    fn framed(&self) -> Headers {
+        let mut headers = self.headers.clone();
+        let bare = matches!(headers.get_str(":status"), Some("204" | "304"));
+        let unframed = self.streamed || bare || !self.trailers.is_empty();
+        if !unframed
+            && !headers.contains("content-length")
+            && !headers.contains("transfer-encoding")
+        {
+            headers.push("content-length", self.body.len().to_string());
+        }
+        headers
+    }
+
+    /// What the worker is told, in order. The end comes by itself, as it does from HTTP/1 on Envoy.
+    pub(super) fn into_events(self, head: bool) -> Vec<Event> {
+        let headers = self.framed();
+        let bodyless = head || (self.body.is_empty() && !self.streamed && self.trailers.is_empty());
+        let mut events = vec![Event::ResponseHeaders {
+            headers,
+            end: bodyless,
+        }];
+        if bodyless {
+            return events;
+        }
+        for chunk in pieces(self.body, &self.pieces) {
+            events.push(Event::ResponseBody { chunk, end: false });
+        }
+        events.push(if self.trailers.is_empty() {
+            Event::ResponseBody {
+                chunk: Bytes::new(),
+                end: true,
+            }
+        } else {
+            Event::ResponseTrailers(self.trailers)
+        });
+        events
+    }
+}
+
+/// Cuts a body into pieces of these lengths, what is left as the last one.
+pub(super) fn pieces(mut body: Bytes, lengths: &[usize]) -> Vec<Bytes> {
+    let mut pieces: Vec<_> = lengths
+        .iter()
+        .map(|length| body.split_to((*length).min(body.len())))
+        .collect();
+    pieces.push(body);
+    pieces.retain(|piece| !piece.is_empty());
+    pieces
 }
 
 impl From<CallFailure> for Answer {

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::Bytes;
 
+use super::answer::pieces;
+use crate::exchange::Event;
 use crate::http::Headers;
 
 /// A request, written line by line.
@@ -93,5 +95,43 @@ impl Request {
     pub fn protocol(mut self, protocol: &str) -> Self {
         protocol.clone_into(&mut self.protocol);
         self
+    }
+
+    /// What the worker is told, in order.
+    pub(super) fn into_events(self) -> Vec<Event> {
+        let mut headers = Headers::new();
+        headers.push(":method", self.method.clone());
+        headers.push(":path", self.target);
+        headers.push(":authority", self.authority);
+        headers.push(":scheme", "http");
+        let framed =
+            self.headers.contains("content-length") || self.headers.contains("transfer-encoding");
+        for (name, value) in self.headers {
+            headers.push(name, value);
+        }
+        let takes_body = matches!(self.method.as_str(), "POST" | "PUT" | "PATCH");
+        if !framed && (takes_body || !self.body.is_empty()) {
+            headers.push("content-length", self.body.len().to_string());
+        }
+        let bodyless = self.body.is_empty() && self.trailers.is_empty();
+        let mut events = vec![Event::RequestHeaders {
+            headers,
+            end: bodyless,
+        }];
+        if bodyless {
+            return events;
+        }
+        for chunk in pieces(self.body, &self.pieces) {
+            events.push(Event::RequestBody { chunk, end: false });
+        }
+        events.push(if self.trailers.is_empty() {
+            Event::RequestBody {
+                chunk: Bytes::new(),
+                end: true,
+            }
+        } else {
+            Event::RequestTrailers(self.trailers)
+        });
+        events
     }
 }

@@ -1,6 +1,6 @@
 //! What the client got and what the upstream saw.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::exchange::{HungReason, ResetReason};
 use crate::http::Headers;
@@ -121,4 +121,87 @@ impl Response {
     pub fn cost(&self) -> &Cost {
         &self.cost
     }
+}
+
+/// An exchange of the simulation under way.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) request: UpstreamRequest,
+    pub(super) request_body: BytesMut,
+    pub(super) response: Response,
+    pub(super) over: bool,
+    pub(super) head: bool,
+    pub(super) before: Cost,
+}
+
+impl Exchange {
+    pub(super) fn new(before: Cost, head: bool) -> Self {
+        Self {
+            request: UpstreamRequest::default(),
+            request_body: BytesMut::new(),
+            response: Response::default(),
+            over: false,
+            head,
+            before,
+        }
+    }
+
+    pub(super) fn request_headers(&mut self, headers: Headers) {
+        let text = |name: &str| {
+            let value = headers.get(name).cloned().unwrap_or_default();
+            String::from_utf8_lossy(&value).into_owned()
+        };
+        self.request.method = text(":method");
+        self.request.path = text(":path");
+        self.request.authority = text(":authority");
+        self.request.headers = headers
+            .into_iter()
+            .filter(|(name, _)| !name.starts_with(b":"))
+            .collect();
+    }
+
+    /// The upstream reads as much as Content-Length says, and waits for ever for what does not come.
+    pub(super) fn complete_request(&mut self) -> Result<(), Outcome> {
+        let sent = std::mem::take(&mut self.request_body).freeze();
+        let chunked = self.request.headers.contains("transfer-encoding");
+        self.request.body = match declared(&self.request.headers).filter(|_| !chunked) {
+            Some(declared) if declared > sent.len() as u64 => {
+                return Err(Outcome::Misframed {
+                    declared,
+                    sent: sent.len() as u64,
+                });
+            }
+            Some(declared) => cut(&sent, declared),
+            None => sent,
+        };
+        Ok(())
+    }
+
+    /// The client reads as the upstream does.
+    pub(super) fn complete_response(&mut self) -> Outcome {
+        let sent: Bytes = self.response.chunks.concat().into();
+        let bare = self.head || matches!(self.response.status(), 204 | 304);
+        match declared(&self.response.headers).filter(|_| !bare) {
+            Some(declared) if declared != sent.len() as u64 => {
+                self.response.body = cut(&sent, declared);
+                Outcome::Misframed {
+                    declared,
+                    sent: sent.len() as u64,
+                }
+            }
+            _ => {
+                self.response.body = sent;
+                Outcome::Answered
+            }
+        }
+    }
+}
+
+fn declared(headers: &Headers) -> Option<u64> {
+    headers.get_str("content-length")?.parse().ok()
+}
+
+fn cut(body: &Bytes, declared: u64) -> Bytes {
+    let end = usize::try_from(declared).unwrap_or(usize::MAX);
+    body.slice(..end.min(body.len()))
 }

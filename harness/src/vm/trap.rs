@@ -52,6 +52,48 @@ pub enum TrapCause {
     Host(&'static str),
 }
 
+/// The host of this profile refuses what the guest did.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Refused(pub(super) &'static str);
+
+/// The guest ended itself.
+#[derive(Debug, thiserror::Error)]
+#[error("proc_exit({0})")]
+pub(super) struct ProcExit(pub(super) u32);
+
+impl TrapCause {
+    /// Takes an error of the engine apart.
+    pub(super) fn from_error(error: &wasmtime::Error) -> Self {
+        if let Some(Refused(rule)) = error.downcast_ref() {
+            return Self::Host(rule);
+        }
+        if let Some(ProcExit(code)) = error.downcast_ref() {
+            return Self::Exit(*code);
+        }
+        match error.downcast_ref::<wasmtime::Trap>() {
+            Some(wasmtime::Trap::Interrupt) => Self::Deadline,
+            Some(trap) => Self::Guest(trap.to_string()),
+            None => Self::Guest(error.root_cause().to_string()),
+        }
+    }
+}
+
+/// The guest's functions that were running, innermost first.
+pub(super) fn backtrace(error: &wasmtime::Error) -> Vec<String> {
+    let Some(trace) = error.downcast_ref::<wasmtime::WasmBacktrace>() else {
+        return Vec::new();
+    };
+    trace
+        .frames()
+        .iter()
+        .map(|frame| match frame.func_name() {
+            Some(name) => format!("{:#}", rustc_demangle::demangle(name)),
+            None => format!("function {}", frame.func_index()),
+        })
+        .collect()
+}
+
 /// A callback of a filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(

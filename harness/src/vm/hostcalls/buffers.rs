@@ -1,0 +1,242 @@
+//! Bodies and configurations.
+
+use bytes::BytesMut;
+
+use super::Answer;
+use crate::abi::{BufferKind, Status};
+use crate::exchange::Direction;
+use crate::profile::{BufferReplacement, Flow, Host, Row};
+use crate::vm::memory::{Env, Refusal, size};
+use crate::vm::{Callback, Guest};
+
+/// The bytes of a buffer as the effective context may read them.
+fn contents(guest: &mut Guest, kind: BufferKind) -> Result<Vec<u8>, Refusal> {
+    let missing = || Refusal::Status(Status::NotFound);
+    match kind {
+        BufferKind::VmConfiguration => Ok(Vec::new()),
+        BufferKind::PluginConfiguration => guest
+            .roots
+            .get(&guest.root_id())
+            .map(|root| root.configuration.to_vec())
+            .ok_or_else(missing),
+        BufferKind::CallBody => guest
+            .call
+            .as_ref()
+            .map(|call| call.body.to_vec())
+            .ok_or_else(missing),
+        BufferKind::RequestBody => body(guest, Direction::Request),
+        BufferKind::ResponseBody => body(guest, Direction::Response),
+    }
+}
+
+fn body(guest: &mut Guest, direction: Direction) -> Result<Vec<u8>, Refusal> {
+    let phased = guest.rules.flow == Flow::Phased;
+    let callback = guest.site.callback;
+    if phased {
+        check_phase(callback, direction)?;
+    }
+    let (exchange, seat) = guest.seat().ok_or(Status::BadArgument)?;
+    if phased && direction == Direction::Request {
+        if exchange.request.spilled {
+            guest.log(
+                crate::abi::LogLevel::Error,
+                "cannot read request body buffered to file",
+            );
+            return Err(Status::NotFound.into());
+        }
+        if exchange.request.body.is_empty() {
+            return Err(Status::NotFound.into());
+        }
+        return Ok(exchange.request.body.to_vec());
+    }
+    match exchange.stage(seat, direction) {
+        Some(stage) if stage.body_open => Ok(stage.held.to_vec()),
+        _ => Err(Status::NotFound.into()),
+    }
+}
+
+/// ngx_wasm_module traps on bodies outside of their phases.
+fn check_phase(callback: Callback, direction: Direction) -> Result<(), Refusal> {
+    let fits = match direction {
+        Direction::Request => matches!(
+            callback,
+            Callback::RequestHeaders | Callback::RequestBody | Callback::Log
+        ),
+        Direction::Response => callback == Callback::ResponseBody,
+    };
+    if fits {
+        return Ok(());
+    }
+    Err(Refusal::Trap(match direction {
+        Direction::Request => "can only get request body during \"on_request_body\", \"on_log\"",
+        Direction::Response => "can only get response body during \"on_response_body\"",
+    }))
+}
+
+pub(super) fn get(
+    env: &mut Env<'_>,
+    kind: u32,
+    start: u32,
+    max: u32,
+    ptr: u32,
+    len: u32,
+) -> Answer {
+    let kind = BufferKind::from_raw(kind).ok_or(Status::BadArgument)?;
+    let guest = env.guest();
+    let bytes = contents(guest, kind)?;
+    if start != 0 {
+        guest.find(Host::Kong, Row::BufferOffset);
+    }
+    let start = if guest.rules.buffer_offset { start } else { 0 };
+    if start.checked_add(max).is_none() && max != u32::MAX {
+        return Err(Status::BadArgument.into());
+    }
+    let piece = bytes
+        .get(size(start)..)
+        .map(|rest| rest.get(..size(max)).unwrap_or(rest))
+        .unwrap_or_default();
+    env.give(piece, ptr, len)
+}
+
+pub(super) fn status(env: &mut Env<'_>, kind: u32, len: u32, flags: u32) -> Answer {
+    let kind = BufferKind::from_raw(kind).ok_or(Status::BadArgument)?;
+    let bytes = contents(env.guest(), kind)?;
+    env.write_u32(len, u32::try_from(bytes.len()).unwrap_or(u32::MAX))?;
+    env.write_u32(flags, 0)
+}
+
+pub(super) fn set(
+    env: &mut Env<'_>,
+    kind: u32,
+    start: u32,
+    max: u32,
+    ptr: u32,
+    len: u32,
+) -> Answer {
+    let direction = match BufferKind::from_raw(kind) {
+        Some(BufferKind::RequestBody) => Direction::Request,
+        Some(BufferKind::ResponseBody) => Direction::Response,
+        _ => return Err(Status::BadArgument.into()),
+    };
+    let value = env.read(ptr, len)?;
+    let guest = env.guest();
+    if start == 0 && max != 0 && size(max) < value.len() {
+        guest.find(Host::Kong, Row::BufferReplacement);
+    }
+    let rules = guest.rules;
+    let phased = rules.flow == Flow::Phased;
+    if phased {
+        check_set_phase(guest.site.callback, direction)?;
+    }
+    let (exchange, seat) = guest.seat().ok_or(Status::BadArgument)?;
+    if phased && direction == Direction::Request {
+        let message = &mut exchange.request;
+        // What lies in a file can't be replaced: nginx puts the new bytes behind it.
+        if message.spilled {
+            message.body.extend_from_slice(&value);
+            return Ok(());
+        }
+        return splice(
+            &mut message.body,
+            start,
+            max,
+            &value,
+            rules.buffer_replacement,
+        );
+    }
+    match exchange.stage(seat, direction) {
+        Some(stage) if stage.body_open => splice(
+            &mut stage.held,
+            start,
+            max,
+            &value,
+            rules.buffer_replacement,
+        ),
+        _ => Err(Status::NotFound.into()),
+    }
+}
+
+fn check_set_phase(callback: Callback, direction: Direction) -> Result<(), Refusal> {
+    let fits = match direction {
+        Direction::Request => {
+            matches!(callback, Callback::RequestHeaders | Callback::RequestBody)
+        }
+        Direction::Response => callback == Callback::ResponseBody,
+    };
+    if fits {
+        return Ok(());
+    }
+    Err(Refusal::Trap(match direction {
+        Direction::Request => {
+            "can only set request body during \"on_request_headers\", \"on_request_body\""
+        }
+        Direction::Response => "can only set response body during \"on_response_body\"",
+    }))
+}
+
+fn splice(
+    buffer: &mut BytesMut,
+    start: u32,
+    max: u32,
+    value: &[u8],
+    replacement: BufferReplacement,
+) -> Answer {
+    let (start, max) = (size(start), size(max));
+    if start == 0 && max == 0 {
+        let old = std::mem::replace(buffer, BytesMut::from(value));
+        buffer.extend_from_slice(&old);
+    } else if start >= buffer.len() && start > 0 {
+        buffer.extend_from_slice(value);
+    } else {
+        match replacement {
+            BufferReplacement::CutToLength => {
+                *buffer = BytesMut::from(value.get(..max).unwrap_or(value));
+            }
+            BufferReplacement::Splice if start == 0 => {
+                let rest = buffer.split_off(max.min(buffer.len()));
+                *buffer = BytesMut::from(value);
+                buffer.extend_from_slice(&rest);
+            }
+            BufferReplacement::Splice => return Err(Status::BadArgument.into()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::splice;
+    use crate::profile::BufferReplacement::{self, CutToLength, Splice};
+
+    fn spliced(
+        start: u32,
+        max: u32,
+        value: &str,
+        replacement: BufferReplacement,
+    ) -> Option<String> {
+        let mut buffer = BytesMut::from("old!");
+        splice(&mut buffer, start, max, value.as_bytes(), replacement).ok()?;
+        Some(String::from_utf8_lossy(&buffer).into_owned())
+    }
+
+    #[test]
+    fn envoy_puts_the_new_in_place_of_as_many_bytes() {
+        assert_eq!(spliced(0, u32::MAX, "newer", Splice).unwrap(), "newer");
+        assert_eq!(spliced(0, 3, "new", Splice).unwrap(), "new!");
+        assert_eq!(spliced(0, 0, "new ", Splice).unwrap(), "new old!");
+        assert_eq!(spliced(4, 0, "?", Splice).unwrap(), "old!?");
+        assert_eq!(spliced(2, 1, "x", Splice), None);
+    }
+
+    #[test]
+    fn kong_cuts_the_new_to_the_length_of_the_old() {
+        assert_eq!(spliced(0, 4, "longer", CutToLength).unwrap(), "long");
+        assert_eq!(
+            spliced(0, u32::MAX, "longer", CutToLength).unwrap(),
+            "longer"
+        );
+        assert_eq!(spliced(2, 1, "xyz", CutToLength).unwrap(), "x");
+    }
+}

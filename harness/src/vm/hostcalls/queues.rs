@@ -1,0 +1,61 @@
+//! Queues.
+
+use super::Answer;
+use crate::abi::Status;
+use crate::profile::Flow;
+use crate::shared::QueueError;
+use crate::vm::memory::{Env, Refusal};
+use crate::vm::world::Reader;
+
+impl From<QueueError> for Refusal {
+    fn from(error: QueueError) -> Self {
+        Self::Status(match error {
+            QueueError::Unknown => Status::NotFound,
+            QueueError::Empty => Status::Empty,
+        })
+    }
+}
+
+pub(super) fn register(env: &mut Env<'_>, name: u32, name_len: u32, out: u32) -> Answer {
+    let name = env.read(name, name_len)?;
+    let guest = env.guest();
+    if guest.rules.flow == Flow::Phased {
+        return Err(Refusal::Trap(
+            "could not find shared queue: none is declared (shm_queue)",
+        ));
+    }
+    let queue = guest.setup.shared.queue_register(&name);
+    let reader = Reader {
+        queue,
+        vm: guest.vm,
+        generation: guest.generation,
+        root: guest.root_id(),
+    };
+    if !guest.world.readers.contains(&reader) {
+        guest.world.readers.push(reader);
+    }
+    env.write_u32(out, queue)
+}
+
+pub(super) fn resolve(
+    env: &mut Env<'_>,
+    _vm: u32,
+    _vm_len: u32,
+    name: u32,
+    name_len: u32,
+    out: u32,
+) -> Answer {
+    let name = env.read(name, name_len)?;
+    let queue = env.guest().setup.shared.queue_resolve(&name);
+    env.write_u32(out, queue.ok_or(Status::NotFound)?)
+}
+
+pub(super) fn enqueue(env: &mut Env<'_>, queue: u32, ptr: u32, len: u32) -> Answer {
+    let item = env.read(ptr, len)?;
+    Ok(env.guest().setup.shared.queue_push(queue, &item)?)
+}
+
+pub(super) fn dequeue(env: &mut Env<'_>, queue: u32, ptr: u32, len: u32) -> Answer {
+    let item = env.guest().setup.shared.queue_pop(queue)?;
+    env.give(&item, ptr, len)
+}

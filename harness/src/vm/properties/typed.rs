@@ -1,0 +1,126 @@
+//! Envoy's properties: attributes in binary form, and the filter state.
+
+use crate::abi::{Status, encode_pairs};
+use crate::exchange::{Exchange, Message};
+use crate::http::Headers;
+use crate::vm::Guest;
+use crate::vm::memory::Refusal;
+
+pub(super) fn get(guest: &mut Guest, path: &[u8]) -> Option<Vec<u8>> {
+    let mut parts = path
+        .split(|byte| *byte == 0)
+        .filter(|part| !part.is_empty());
+    let first = parts.next()?;
+    let rest: Vec<_> = parts.map(String::from_utf8_lossy).collect();
+    let rest: Vec<_> = rest.iter().map(AsRef::as_ref).collect();
+    let first_text = std::str::from_utf8(first).ok();
+    match first_text {
+        Some("plugin_name" | "plugin_root_id") => return Some(guest.name().into_bytes()),
+        Some("plugin_vm_id") => return Some(guest.module.clone().into_bytes()),
+        _ => {}
+    }
+    let now = guest.now();
+    let (exchange, _) = guest.seat()?;
+    match (first_text, rest.as_slice()) {
+        (Some("request"), [name, more @ ..]) => request(exchange, name, more),
+        (Some("response"), [name, more @ ..]) => response(exchange, name, more),
+        (Some("source"), [name]) => address(&exchange.peer.source, name),
+        (Some("destination"), [name]) => address(&exchange.peer.destination, name),
+        (Some("connection"), ["mtls"]) => Some(vec![0]),
+        (Some("connection"), ["id"]) => Some(0u64.to_le_bytes().to_vec()),
+        (Some("request_duration"), []) => Some(
+            now.saturating_sub(exchange.started_unix_nanos)
+                .to_le_bytes()
+                .to_vec(),
+        ),
+        // An unnamed route.
+        (Some("xds"), ["route_name"]) => Some(Vec::new()),
+        (Some("filter_state"), [name]) => exchange
+            .properties
+            .get(name.strip_prefix("wasm.")?.as_bytes())
+            .cloned(),
+        // The filter state is looked up by the first part alone.
+        _ => exchange.properties.get(first).cloned(),
+    }
+}
+
+pub(super) fn set(guest: &mut Guest, path: Vec<u8>, value: Vec<u8>) -> Result<(), Refusal> {
+    let (exchange, _) = guest.seat().ok_or(Status::NotFound)?;
+    exchange.properties.insert(path, value);
+    Ok(())
+}
+
+fn request(exchange: &Exchange, name: &str, rest: &[&str]) -> Option<Vec<u8>> {
+    let message = &exchange.request;
+    let header = |name: &str| message.headers.get(name).map(|value| value.to_vec());
+    let raw = message.headers.get(":path");
+    let split = |path: &[u8]| path.iter().position(|byte| *byte == b'?');
+    match (name, rest) {
+        ("headers", rest) => headers(&message.headers, rest),
+        ("path", []) => header(":path"),
+        ("url_path", []) => {
+            raw.map(|path| path.slice(..split(path).unwrap_or(path.len())).to_vec())
+        }
+        ("query", []) => {
+            raw.map(|path| split(path).map_or_else(Vec::new, |at| path.slice(at + 1..).to_vec()))
+        }
+        ("method", []) => header(":method"),
+        ("host", []) => header(":authority"),
+        ("scheme", []) => header(":scheme"),
+        ("useragent", []) => header("user-agent"),
+        ("referer", []) => header("referer"),
+        ("id", []) => Some(exchange.request_id.clone().into_bytes()),
+        ("protocol", []) => Some(exchange.peer.protocol.clone().into_bytes()),
+        ("time", []) => Some(exchange.started_unix_nanos.to_le_bytes().to_vec()),
+        ("size", []) => Some(message.received.to_le_bytes().to_vec()),
+        ("total_size", []) => Some(total(message)),
+        _ => None,
+    }
+}
+
+fn response(exchange: &Exchange, name: &str, rest: &[&str]) -> Option<Vec<u8>> {
+    let message = &exchange.response;
+    if !message.begun {
+        return None;
+    }
+    match (name, rest) {
+        ("headers", rest) => headers(&message.headers, rest),
+        ("code", []) => {
+            let status: u64 = message.headers.get_str(":status")?.parse().ok()?;
+            Some(status.to_le_bytes().to_vec())
+        }
+        ("size", []) => Some(message.received.to_le_bytes().to_vec()),
+        ("total_size", []) => Some(total(message)),
+        ("flags", []) => Some(0u64.to_le_bytes().to_vec()),
+        _ => None,
+    }
+}
+
+fn total(message: &Message) -> Vec<u8> {
+    let headers = u64::try_from(message.headers.byte_len()).unwrap_or(u64::MAX);
+    message
+        .received
+        .saturating_add(headers)
+        .to_le_bytes()
+        .to_vec()
+}
+
+/// One header, all its lines joined, or the whole map.
+fn headers(map: &Headers, rest: &[&str]) -> Option<Vec<u8>> {
+    match rest {
+        [] => Some(encode_pairs(map.iter().map(|(n, v)| (&n[..], &v[..])))),
+        [name] => {
+            let values: Vec<&[u8]> = map.get_all(name).map(|value| &value[..]).collect();
+            (!values.is_empty()).then(|| values.join(&b","[..]))
+        }
+        _ => None,
+    }
+}
+
+fn address(address: &std::net::SocketAddr, name: &str) -> Option<Vec<u8>> {
+    match name {
+        "address" => Some(address.to_string().into_bytes()),
+        "port" => Some(u64::from(address.port()).to_le_bytes().to_vec()),
+        _ => None,
+    }
+}
