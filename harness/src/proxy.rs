@@ -160,7 +160,7 @@ impl Proxy {
             let report = report.clone();
             let lane = spawn(&format!("tollgate-{index}"), move || {
                 // Here, because a worker can't leave its thread.
-                match Worker::start(&config.engine, setup, config.filters.clone()) {
+                match Worker::start(setup, config.filters.clone()) {
                     Ok(worker) => {
                         let _ = report.send(Ok(()));
                         Ok(lane::serve(
@@ -191,7 +191,7 @@ impl Proxy {
     /// When a filter does not start.
     pub fn try_filters(config: &Config) -> Result<(), StartError> {
         let setup = setup(config, Arc::new(Shared::new(config.profile)));
-        Worker::start(&config.engine, setup, config.filters.clone())
+        Worker::start(setup, config.filters.clone())
             .map(drop)
             .map_err(StartError::Filter)
     }

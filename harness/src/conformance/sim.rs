@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::adapter::Setup;
 use super::case::{Case, Upstream};
 use super::delivery::{Delivery, deliveries};
 use super::host::{Exchange, Gateway, GatewayError, Host};
 use super::observed::{Observed, Response, Seen};
 use crate::engine::Module;
-use crate::profile::Profile;
+use crate::profile::{Knobs, Profile};
 use crate::sim::{Answer, Outcome, Request, Sim};
 use crate::worker::StartError;
 
@@ -32,7 +34,9 @@ impl Host for SimHost {
     }
 
     fn open(&mut self, setup: &Setup) -> Result<Box<dyn Gateway + '_>, GatewayError> {
-        let mut setting = Sim::of(self.profile).clock_at(setup.start_unix);
+        let mut setting = Sim::of(self.profile)
+            .clock_at(setup.start_unix)
+            .knobs(knobs(setup));
         for filter in &setup.filters {
             let module = self.modules.get(&filter.name);
             let module = module.ok_or_else(|| {
@@ -42,6 +46,37 @@ impl Host for SimHost {
         }
         let sim = setting.start().map_err(refused)?;
         Ok(Box::new(SimGateway(sim)))
+    }
+}
+
+/// The headers that key-auth may take out of a request, besides those in which keys come.
+const IDENTITY_HEADERS: [&str; 5] = [
+    "x-consumer-id",
+    "x-consumer-username",
+    "x-consumer-custom-id",
+    "x-credential-identifier",
+    "x-anonymous-consumer",
+];
+
+/// What an operator sets who follows the filters' documentation: on Envoy, that headers may wait for the body; on Kong,
+/// that headers which were set to nothing don't go upstream as empty lines.
+fn knobs(setup: &Setup) -> Knobs {
+    let names = setup
+        .filters
+        .iter()
+        .filter_map(|filter| filter.configuration.get("key_names"));
+    let names = names
+        .filter_map(Value::as_array)
+        .flatten()
+        .filter_map(Value::as_str);
+    Knobs {
+        headers_stop_iteration: true,
+        proxy_set_header: IDENTITY_HEADERS
+            .into_iter()
+            .chain(["apikey"])
+            .chain(names)
+            .map(str::to_owned)
+            .collect(),
     }
 }
 
