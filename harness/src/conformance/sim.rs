@@ -64,19 +64,16 @@ fn knobs(setup: &Setup) -> Knobs {
     let names = setup
         .filters
         .iter()
-        .filter_map(|filter| filter.configuration.get("key_names"));
-    let names = names
+        .filter_map(|filter| filter.configuration.get("key_names"))
         .filter_map(Value::as_array)
         .flatten()
         .filter_map(Value::as_str);
+    // A name with `_` is also found as a header that is spelt with `-`.
+    let spellings = names.flat_map(|name| [name.to_owned(), name.replace('_', "-")]);
+    let fixed = IDENTITY_HEADERS.into_iter().chain(["apikey"]);
     Knobs {
         headers_stop_iteration: true,
-        proxy_set_header: IDENTITY_HEADERS
-            .into_iter()
-            .chain(["apikey"])
-            .chain(names)
-            .map(str::to_owned)
-            .collect(),
+        proxy_set_header: fixed.map(str::to_owned).chain(spellings).collect(),
     }
 }
 
