@@ -51,6 +51,25 @@ pub fn list_of(items: Json) -> Json {
     serde_json::json!({"type": "array", "items": items})
 }
 
+/// The same, or null: how Kong's tools write a field that is not set.
+#[must_use]
+pub fn or_null(mut schema: Json) -> Json {
+    let null = Json::from("null");
+    if let Some(words) = schema.get_mut("enum").and_then(Json::as_array_mut) {
+        words.push(Json::Null);
+    }
+    match schema.get_mut("type") {
+        Some(Json::Array(kinds)) => kinds.push(null),
+        Some(kind) => *kind = Json::Array(vec![kind.take(), null]),
+        None => {
+            if let Some(options) = schema.get_mut("anyOf").and_then(Json::as_array_mut) {
+                options.push(of_type("null"));
+            }
+        }
+    }
+    schema
+}
+
 /// One of some words.
 #[must_use]
 pub fn one_of(words: &[&str]) -> Json {

@@ -176,7 +176,7 @@ impl<T: Field> Field for Option<T> {
 
     #[cfg(not(target_family = "wasm"))]
     fn schema() -> Json {
-        T::schema()
+        schema::or_null(T::schema())
     }
 
     #[cfg(not(target_family = "wasm"))]

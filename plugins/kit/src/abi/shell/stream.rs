@@ -8,7 +8,7 @@ use crate::filter::{Exchange, Fallback, Filter};
 use crate::headers::HeaderMap;
 use crate::host::{Failure, HostKind, Level};
 use crate::reply::Reply;
-use crate::step::{Body, CallOutcome, RequestStep, ResponseStep, StreamStep};
+use crate::step::{Body, CallOutcome, RequestEdits, RequestStep, ResponseStep, StreamStep};
 
 /// A filter that asks for this much in one callback would ask for ever.
 const MOST_STEPS: usize = 16;
@@ -48,7 +48,7 @@ enum Incoming {
     Complete(usize),
     /// There is none.
     None,
-    /// None was announced, which on nginx does not mean that none comes (HTTP/2 needs no length). The filter would have waited
+    /// No length was announced, which on nginx does not mean that none comes (chunks and HTTP/2 need no length). The filter would have waited
     /// for so many bytes.
     Unannounced(usize),
 }
@@ -203,7 +203,7 @@ impl<F: Filter> Stream<F> {
         let mut step = first;
         for _ in 0..MOST_STEPS {
             step = match step {
-                RequestStep::Continue(edits) => match edits::edit_request(host, edits) {
+                RequestStep::Continue(edits) => match self.edit(host, edits, at) {
                     Ok(()) => {
                         self.request = Request::Passed;
                         return Action::Continue;
@@ -218,7 +218,10 @@ impl<F: Filter> Stream<F> {
                 },
                 RequestStep::Reply(reply) => return self.reply(&reply),
                 RequestStep::HoldForBody { most } => {
-                    if at == At::Headers && self.kind == HostKind::Kong && !announces_body() {
+                    if self.kind == HostKind::Kong
+                        && self.incoming == Incoming::Expected
+                        && !body_will_come()
+                    {
                         self.incoming = Incoming::Unannounced(most);
                     }
                     self.request = Request::Holding { most };
@@ -229,6 +232,12 @@ impl<F: Filter> Stream<F> {
                         }
                         Incoming::Partial(size) | Incoming::Complete(size) if size > most => {
                             Body::TooLarge
+                        }
+                        // Reading it there ends the worker's instance.
+                        Incoming::Complete(_)
+                            if self.kind == HostKind::Kong && at == At::CallAnswer =>
+                        {
+                            Body::Unreadable
                         }
                         Incoming::Complete(size) => {
                             held = imports::buffer(Buffer::RequestBody, size).unwrap_or_default();
@@ -264,6 +273,15 @@ impl<F: Filter> Stream<F> {
             }
             Fallback::Reply(reply) => self.reply(&reply),
         }
+    }
+
+    /// Changes the request, where the host can.
+    fn edit(&self, host: &RequestHost<'_>, edits: RequestEdits, at: At) -> Result<(), Failure> {
+        // Writing the body in the answer to a call ends the worker's instance there, and lets the request pass.
+        if self.kind == HostKind::Kong && at == At::CallAnswer && edits.body.is_some() {
+            return Err(Failure::Refused);
+        }
+        edits::edit_request(host, edits)
     }
 
     fn failed(&mut self, filter: &mut F, failure: Failure, host: &RequestHost<'_>) -> RequestStep {
@@ -402,16 +420,13 @@ impl<F: Filter> Stream<F> {
     }
 }
 
-/// Whether the request says that it has a body. nginx calls no body callback where there is none, and never says so.
-fn announces_body() -> bool {
-    let says = |name: &str| {
-        imports::header(Map::Request, name)
-            .ok()
-            .flatten()
-            .filter(|value| !value.is_empty())
-    };
-    says("content-length").is_some_and(|length| length != b"0")
-        || says("transfer-encoding").is_some()
+/// Whether a body is sure to come on nginx, which calls no body callback where there is none and never says so. A request that
+/// went on in the hope of a callback would go on undecided: an empty chunked body, or a length of `00`, must not do that.
+fn body_will_come() -> bool {
+    let length = imports::header(Map::Request, "content-length")
+        .ok()
+        .flatten();
+    length.is_some_and(|length| length.iter().any(|digit| matches!(digit, b'1'..=b'9')))
 }
 
 /// The announced length of a response.
