@@ -6,6 +6,7 @@ use std::fmt::{self, Write};
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
@@ -24,6 +25,9 @@ const STREAM: &str = r#"{"model": "gpt-4.1", "stream": true, "stream_options": {
 
 const EMBEDDING: &str =
     r#"{"model": "text-embedding-3-small", "input": "Is the toll paid?", "dimensions": 4}"#;
+
+/// How long one example may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 const ALICE: &str = "X-API-Key: alice-key";
 
@@ -110,7 +114,7 @@ pub const EXAMPLES: [Example; 8] = [
     },
     Example {
         shows: "Models, with the key in the query",
-        target: "/v1/models?x-api-key=alice-key",
+        target: "/v1/models?X-API-Key=alice-key",
         headers: &[],
         body: None,
         status: StatusCode::OK,
@@ -215,7 +219,8 @@ impl Demo {
         Ok(runtime.block_on(async {
             let mut results = Vec::new();
             for example in EXAMPLES {
-                results.push((example, example.send(self.address).await));
+                let sent = tokio::time::timeout(PATIENCE, example.send(self.address)).await;
+                results.push((example, sent.unwrap_or(Err(Mismatch::Late))));
             }
             results
         }))
@@ -228,6 +233,9 @@ pub enum Mismatch {
     /// Occurs when there is no answer.
     #[error("no answer: {0}")]
     Unanswered(#[from] hyper_util::client::legacy::Error),
+    /// Occurs when the whole answer takes too long.
+    #[error("no complete answer within {} s", PATIENCE.as_secs())]
+    Late,
     /// Occurs when the answer breaks off.
     #[error("the answer broke off: {0}")]
     CutOff(#[from] hyper::Error),

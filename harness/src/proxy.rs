@@ -2,6 +2,7 @@
 //!
 //! ```yaml
 //! profile: envoy                # whose behaviour the filters meet: spec, envoy or kong
+//! allow_on_headers_stop_iteration: true  # Envoy's option for filters that decide after the body
 //! workers: 2                    # threads, each with filter VMs of its own; 0: one for each processor
 //! body_buffer: 1048576          # bytes a host buffers of one body for the filters
 //! shutdown_timeout: 30          # seconds for open requests once it was told to stop
@@ -53,6 +54,7 @@ use tokio::sync::watch;
 use tokio::task::LocalSet;
 
 use crate::listener::{self, BindError};
+use crate::profile::Knobs;
 use crate::shared::Shared;
 use crate::worker::{self, Limits, Setup, Worker};
 use admin::Admin;
@@ -66,23 +68,14 @@ pub enum StartError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// Occurs when a filter does not start.
-    #[error("filter {}: {}{}", .0.filter, .0.cause, said(.0))]
-    Filter(worker::StartError),
+    #[error(transparent)]
+    Filter(#[from] worker::StartError),
     /// Occurs when the system refuses a thread or an event queue.
     #[error("cannot start a worker thread: {0}")]
     Thread(#[from] io::Error),
     /// Occurs when a worker thread ends while it starts, which is a bug; it has printed why.
     #[error("a worker thread ended while it was starting")]
     Died,
-}
-
-/// What a filter said before it failed, a line each.
-fn said(error: &worker::StartError) -> String {
-    error
-        .logs
-        .iter()
-        .map(|line| format!("\n  {}", line.message))
-        .collect()
 }
 
 /// A proxy that is serving, on threads of its own. Dropping it stops it as [`Proxy::shutdown`] does.
@@ -177,10 +170,7 @@ impl Proxy {
         }
         drop(report);
         for _ in 0..workers {
-            started
-                .recv()
-                .map_err(|_| StartError::Died)?
-                .map_err(StartError::Filter)?;
+            started.recv().map_err(|_| StartError::Died)??;
         }
         Ok(proxy)
     }
@@ -189,11 +179,9 @@ impl Proxy {
     ///
     /// # Errors
     /// When a filter does not start.
-    pub fn try_filters(config: &Config) -> Result<(), StartError> {
+    pub fn try_filters(config: &Config) -> Result<(), worker::StartError> {
         let setup = setup(config, Arc::new(Shared::new(config.profile)));
-        Worker::start(setup, config.filters.clone())
-            .map(drop)
-            .map_err(StartError::Filter)
+        Worker::start(setup, config.filters.clone()).map(drop)
     }
 
     /// Where it listens, in the order of the configuration.
@@ -236,7 +224,12 @@ fn setup(config: &Config, shared: Arc<Shared>) -> Setup {
         body_buffer: config.body_buffer,
         ..Limits::default()
     };
+    let knobs = Knobs {
+        headers_stop_iteration: config.headers_stop_iteration,
+        ..Knobs::default()
+    };
     Setup {
+        knobs,
         shared,
         limits,
         clusters: Some(config.cluster_names()),

@@ -67,6 +67,8 @@ record! {
     struct RawConfig {
         /// Whose behaviour the filters meet: spec, envoy or kong.
         profile: Profile = Profile::Envoy,
+        /// Envoy's option of that name: a filter may hold the headers until it has the body. Istio's WasmPlugin can't set it.
+        allow_on_headers_stop_iteration: bool = true,
         /// Threads, each with filter VMs of its own; 0: one for each processor.
         workers: u64 = 0,
         /// What a host buffers of one body for the filters, in bytes. On Envoy a request over it gets 413.
@@ -212,8 +214,8 @@ impl Field for Document {
 /// A validated configuration, its modules compiled.
 #[derive(Clone, Debug)]
 pub struct Config {
-    pub(super) engine: Engine,
     pub(super) profile: profile::Profile,
+    pub(super) headers_stop_iteration: bool,
     pub(super) workers: NonZeroUsize,
     pub(super) body_buffer: usize,
     pub(super) shutdown_timeout: Duration,
@@ -395,6 +397,7 @@ fn validate(
         .and_then(NonZeroUsize::new);
     let config = Config {
         profile: raw.profile.into(),
+        headers_stop_iteration: raw.allow_on_headers_stop_iteration,
         workers: workers
             .or_else(|| available_parallelism().ok())
             .unwrap_or(NonZeroUsize::MIN),
@@ -406,7 +409,6 @@ fn validate(
         routes,
         clusters,
         filters,
-        engine,
     };
     reader.is_clean().then_some(config)
 }

@@ -120,6 +120,12 @@ impl Wire {
         }
     }
 
+    /// Reads a message up to the empty line, unless the connection ends first.
+    pub(crate) fn try_head(&mut self) -> Option<Head> {
+        let more = self.stream.fill_buf().is_ok_and(|bytes| !bytes.is_empty());
+        more.then(|| self.head())
+    }
+
     /// Reads one piece of a chunked body; none at its end.
     pub(crate) fn chunk(&mut self) -> Option<Vec<u8>> {
         let size = self.line();
