@@ -274,7 +274,7 @@ impl Example {
     /// The command line that sends it.
     #[must_use]
     pub fn curl(&self, address: SocketAddr) -> String {
-        let mut line = format!("curl -s -N 'http://{address}{}'", self.target);
+        let mut line = format!("curl -s -N -w '\\n' 'http://{address}{}'", self.target);
         for header in self.headers {
             let _ = write!(line, " -H '{header}'");
         }

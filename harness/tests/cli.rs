@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use serde_json::{Value, json};
 use tollgate_harness::mock_llm::{MockLlm, Settings};
-use wire::{get, until};
+use wire::{Wire, get, until};
 
 fn tollgate(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
@@ -80,15 +80,14 @@ impl Serving {
         line
     }
 
-    fn terminate(&mut self) -> i32 {
+    fn signal(&self) {
         let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    fn terminate(&mut self) -> i32 {
+        self.signal();
         self.child.wait().unwrap().code().unwrap()
     }
 }
@@ -355,6 +354,30 @@ fn serve_logs_each_request_without_its_query_and_stops_at_sigterm() {
             && line["request_id"].as_str().is_some_and(|id| id.len() == 36)
     );
     assert_eq!(serving.terminate(), 0);
+}
+
+#[test]
+fn a_second_signal_does_not_wait_for_open_requests() {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let (listen, admin) = (free_address(), free_address());
+    let path = file(
+        directory.path(),
+        "tollgate.yaml",
+        &format!(
+            "{{listeners: [{{address: '{listen}'}}], admin: {{address: '{admin}'}}, routes: [{{cluster: llm}}],
+              clusters: {{llm: {{endpoints: ['{}']}}}}}}",
+            upstream.local_addr().unwrap()
+        ),
+    );
+    let mut serving = Serving::start(&["serve", &path]);
+    until(|| std::net::TcpStream::connect(admin).is_ok());
+    let mut client = Wire::connect(listen);
+    client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    Wire::accept(&upstream).head();
+    serving.signal();
+    until(|| std::net::TcpStream::connect(listen).is_err());
+    assert_eq!(serving.terminate(), 1);
 }
 
 #[test]

@@ -111,6 +111,27 @@ fn the_upstream_sees_target_host_and_headers_as_the_client_wrote_them() {
 }
 
 #[test]
+fn trailers_pass_in_both_directions() {
+    let (listener, upstream) = upstream();
+    let (_proxy, address) = start(upstream);
+    let mut client = Wire::connect(address);
+    client.send(
+        "POST /v1/files HTTP/1.1\r\nHost: gateway\r\nTE: trailers\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n\
+         3\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n",
+    );
+    let mut server = Wire::accept(&listener);
+    server.head();
+    assert_eq!(server.chunk().unwrap(), b"abc");
+    assert_eq!(server.trailers(), [("x-sum".to_owned(), "1".to_owned())]);
+    server.send(
+        "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 2\r\n\r\n",
+    );
+    client.head();
+    assert_eq!(client.chunk().unwrap(), b"abc");
+    assert_eq!(client.trailers(), [("x-sum".to_owned(), "2".to_owned())]);
+}
+
+#[test]
 fn a_client_that_hangs_up_ends_the_upstream_request() {
     let (listener, upstream) = upstream();
     let (_proxy, address) = start(upstream);

@@ -160,6 +160,23 @@ fn a_key_in_a_body_that_comes_in_pieces_is_found_and_the_body_goes_on_whole() {
 }
 
 #[test]
+fn a_body_that_outgrows_the_buffer_while_a_filter_waits_for_it_gets_a_413() {
+    let mut config = alice();
+    config["key_in_body"] = json!(true);
+    config["host"] = json!("envoy");
+    config["max_body_bytes"] = json!(16 << 20);
+    let gateway = Gateway::key_auth("envoy", &config);
+    let mut wire = Wire::connect(gateway.address());
+    let body = vec![b'x'; 3 << 20];
+    wire.send(format!(
+        "POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    ));
+    wire.send(&body);
+    assert_eq!(wire.answer().status(), 413);
+}
+
+#[test]
 fn keys_are_polled_from_a_cluster_and_rotated_without_a_restart() {
     let keys = TcpListener::bind("127.0.0.1:0").unwrap();
     let cluster = format!("keys: {{endpoints: ['{}']}}", keys.local_addr().unwrap());

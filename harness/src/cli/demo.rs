@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use clap::Args;
 use tollgate_harness::demo::{Demo, DemoError};
 
-use super::{Failure, Modules, Outcome, wait_for_stop};
+use super::{Failure, Modules, Outcome, StopSignals};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -36,9 +36,10 @@ impl Arguments {
         if self.check {
             return check(&demo);
         }
+        let mut stop = StopSignals::listen().map_err(Failure::run)?;
         println!("{}", demo.page());
         println!("Ctrl-C ends it. Each request writes a line:");
-        wait_for_stop().map_err(Failure::run)?;
+        stop.wait();
         Ok(Outcome::Fine)
     }
 }

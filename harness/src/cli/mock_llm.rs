@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use tollgate_harness::mock_llm::{MockLlm, Settings};
 
-use super::{Failure, Outcome, wait_for_stop};
+use super::{Failure, Outcome, StopSignals};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -42,6 +42,7 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(self) -> Result<Outcome, Failure> {
+        let mut stop = StopSignals::listen().map_err(Failure::run)?;
         let defaults = Settings::default();
         let settings = Settings {
             listen: self.listen,
@@ -58,7 +59,7 @@ impl Arguments {
         let models = settings.models.join(", ");
         let provider = MockLlm::start(settings).map_err(Failure::run)?;
         println!("Serving {} (models: {models})", provider.base_url());
-        wait_for_stop().map_err(Failure::run)?;
+        stop.wait();
         Ok(Outcome::Fine)
     }
 }

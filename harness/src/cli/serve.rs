@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use clap::Args;
 use tollgate_harness::proxy::{Config, Proxy};
 
-use super::{Failure, Modules, Outcome, wait_for_stop};
+use super::{Failure, Modules, Outcome, StopSignals};
 
 const EXAMPLE: &str = "\
 Example of a file:
@@ -32,6 +32,7 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(self) -> Result<Outcome, Failure> {
+        let mut stop = StopSignals::listen().map_err(Failure::run)?;
         let checked = Config::load(&self.file, &self.modules.search())
             .map_err(|error| Failure::Input(super::in_file(&self.file, error)))?;
         for warning in checked.warnings {
@@ -44,8 +45,12 @@ impl Arguments {
         if let Some(admin) = proxy.admin_address() {
             tracing::info!("admin on http://{admin} (/ready, /metrics)");
         }
-        wait_for_stop().map_err(Failure::run)?;
-        tracing::info!("stopping: open requests are being finished");
+        stop.wait();
+        tracing::info!("stopping: open requests are being finished; a second signal ends at once");
+        std::thread::spawn(move || {
+            stop.wait();
+            std::process::exit(1);
+        });
         proxy.shutdown();
         Ok(Outcome::Fine)
     }

@@ -316,10 +316,12 @@ impl Exchange {
             journal,
             client,
             asked,
+            upload,
             download,
+            calls,
             ..
         } = self;
-        drop((client, asked, download));
+        drop((client, asked, upload, download, calls));
         // The filters' on_log comes before the line that tells that the request is over.
         drop(passage);
         journal.close(&lane);

@@ -47,7 +47,7 @@ impl Filters {
             planned: Cell::new(None),
             replan: Notify::new(),
         });
-        filters.settle();
+        filters.settle(None);
         filters
     }
 
@@ -73,7 +73,7 @@ impl Filters {
                     () = tokio::time::sleep_until(due) => {
                         self.worker.borrow_mut().tick_due();
                         self.planned.set(None);
-                        self.settle();
+                        self.settle(None);
                     }
                     () = replan => {}
                 },
@@ -81,8 +81,8 @@ impl Filters {
         }
     }
 
-    /// After each turn of the worker: hands out what came of it besides the exchange's own actions.
-    fn settle(self: &Rc<Self>) {
+    /// After each turn of the worker: hands out what came of it, besides the actions of the exchange whose turn it was.
+    fn settle(self: &Rc<Self>, turn_of: Option<ExchangeId>) {
         let (logs, calls, woken, tick) = {
             let mut worker = self.worker.borrow_mut();
             self.report_traps(&worker);
@@ -96,7 +96,7 @@ impl Filters {
         for line in logs {
             write(&line);
         }
-        for id in woken {
+        for id in woken.into_iter().filter(|id| Some(*id) != turn_of) {
             if let Some(woken) = self.waiting.borrow().get(&id) {
                 woken.notify_one();
             }
@@ -108,7 +108,7 @@ impl Filters {
             tokio::task::spawn_local(async move {
                 let outcome = outcome.await;
                 filters.worker.borrow_mut().root_call_done(id, outcome);
-                filters.settle();
+                filters.settle(None);
             });
         }
         self.plan(tick);
@@ -150,7 +150,7 @@ impl Passage {
     /// Feeds one event.
     pub(super) fn deliver(&self, event: Event) {
         self.filters.worker.borrow_mut().deliver(self.id, event);
-        self.filters.settle();
+        self.filters.settle(Some(self.id));
     }
 
     /// What is to be done now.
@@ -173,7 +173,7 @@ impl Drop for Passage {
     fn drop(&mut self) {
         self.filters.waiting.borrow_mut().remove(&self.id);
         self.filters.worker.borrow_mut().close(self.id);
-        self.filters.settle();
+        self.filters.settle(None);
     }
 }
 

@@ -137,6 +137,13 @@ impl Wire {
         (size > 0).then_some(data)
     }
 
+    /// Reads the last piece of a chunked body and the trailers after it.
+    pub(crate) fn trailers(&mut self) -> Vec<(String, String)> {
+        let head = self.head();
+        assert_eq!(head.first, "0");
+        head.headers
+    }
+
     /// Reads the body that belongs to the head.
     pub(crate) fn body(&mut self, head: &Head) -> Vec<u8> {
         if head.is_chunked() {
