@@ -41,8 +41,10 @@ mod exchange;
 mod exposition;
 mod filters;
 mod flow;
+mod journal;
 mod lane;
 mod lines;
+mod own_answer;
 mod upstream;
 
 use std::io;

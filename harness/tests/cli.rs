@@ -374,7 +374,8 @@ fn a_second_signal_does_not_wait_for_open_requests() {
     until(|| std::net::TcpStream::connect(admin).is_ok());
     let mut client = Wire::connect(listen);
     client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
-    Wire::accept(&upstream).head();
+    let mut server = Wire::accept(&upstream);
+    server.head();
     serving.signal();
     until(|| std::net::TcpStream::connect(listen).is_err());
     assert_eq!(serving.terminate(), 1);

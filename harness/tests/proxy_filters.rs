@@ -59,7 +59,7 @@ filters:
     }
 
     /// With a guest in WebAssembly's text form; `callbacks` are its functions.
-    fn guest(callbacks: &str, on_trap: &str) -> Self {
+    fn guest(profile: &str, callbacks: &str, on_trap: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let module = format!(
             "(module
@@ -75,7 +75,7 @@ filters:
         );
         std::fs::write(directory.path().join("guest.wasm"), module).unwrap();
         let filter = format!("{{wasm: ./guest.wasm, on_trap: {on_trap}}}");
-        Self::start("envoy", &filter, "", directory.path())
+        Self::start(profile, &filter, "", directory.path())
     }
 
     fn address(&self) -> SocketAddr {
@@ -226,7 +226,7 @@ const TRAP: &str = "
 
 #[test]
 fn a_filter_that_trapped_stops_traffic_when_closed() {
-    let gateway = Gateway::guest(TRAP, "closed");
+    let gateway = Gateway::guest("envoy", TRAP, "closed");
     for _ in 0..3 {
         assert_eq!(gateway.whoami(&[]).status(), 503);
     }
@@ -236,9 +236,26 @@ fn a_filter_that_trapped_stops_traffic_when_closed() {
 
 #[test]
 fn a_filter_that_trapped_is_passed_by_when_open() {
-    let gateway = Gateway::guest(TRAP, "open");
+    let gateway = Gateway::guest("envoy", TRAP, "open");
     // Each of the two workers has a VM to lose.
     until(|| (0..16).all(|_| gateway.whoami(&[]).status() == 200));
+}
+
+#[test]
+fn a_filter_that_would_hang_a_request_for_ever_on_kong_is_a_504() {
+    let callbacks = "
+        (func (export \"proxy_on_request_headers\") (param i32 i32 i32) (result i32) i32.const 1)";
+    let gateway = Gateway::guest("kong", callbacks, "closed");
+    let answer = gateway.whoami(&[]);
+    assert_eq!(answer.status(), 504);
+    let message = answer.json()["error"]["message"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(
+        message.contains("paused with no call under way"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -252,7 +269,7 @@ fn a_filters_metrics_show_their_labels() {
         (func (export \"proxy_on_request_headers\") (param i32 i32 i32) (result i32)
             (drop (call $increment (global.get $metric) (i64.const 1)))
             (i32.const 0))";
-    let gateway = Gateway::guest(callbacks, "closed");
+    let gateway = Gateway::guest("envoy", callbacks, "closed");
     for _ in 0..5 {
         assert_eq!(gateway.whoami(&[]).status(), 200);
     }

@@ -1,30 +1,28 @@
 //! One request and its answer: client, filters and upstream joined, each waiting for the slowest.
 
 use std::collections::HashMap;
-use std::fmt::Display;
 use std::future::{self, Future};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{AbortHandle, Abortable, Aborted};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper_util::client::legacy::{Error, ResponseFuture};
-use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::access_log::{self, Finished};
-use super::body::{Filler, Piece, PipedBody};
+use super::body::{Filler, PipedBody};
 use super::counters::Counters;
 use super::filters::Passage;
 use super::flow::{Flow, Turn};
+use super::journal::Journal;
 use super::lane::Lane;
 use super::lines::{self, Origin, Unsendable};
+use super::own_answer;
 use super::upstream::Unanswered;
 use crate::exchange::{Action, Call, CallId, CallOutcome, Event, HungReason, Peer, ResetReason};
 use crate::http::Headers;
@@ -35,9 +33,6 @@ const DRAIN_BYTES: usize = 16 << 20;
 
 /// How long it is read.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
-
-/// The longest request id that is taken from a client.
-const LONGEST_REQUEST_ID: usize = 128;
 
 /// The connection is to be cut without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,21 +48,8 @@ pub(super) async fn answer(
     peer: Peer,
     request: Request<Incoming>,
 ) -> Result<Response<PipedBody>, Cut> {
-    let start = Instant::now();
     let (head, body) = request.into_parts();
-    let request_id = request_id(&head);
-    let journal = Journal {
-        start,
-        method: head.method.clone(),
-        target: head
-            .uri
-            .path_and_query()
-            .map_or_else(String::new, ToString::to_string),
-        request_id,
-        status: None,
-        upstream: None,
-        problem: None,
-    };
+    let journal = Journal::open(&head);
     let origin = Origin {
         client: peer.source,
         request_id: &journal.request_id,
@@ -112,25 +94,7 @@ pub(super) async fn answer(
     response.await.map_err(|_| Cut)
 }
 
-/// The client's request id if it looks like one, else a new one.
-fn request_id(head: &http::request::Parts) -> String {
-    let given = head
-        .headers
-        .get("x-request-id")
-        .and_then(|id| id.to_str().ok());
-    match given {
-        Some(id) if !id.is_empty() && id.len() <= LONGEST_REQUEST_ID => id.to_owned(),
-        _ => {
-            let id = fastrand::u128(..);
-            // A random UUID (RFC 9562, version 4). It names a request; it guards nothing.
-            let (a, b, c) = (id >> 96, (id >> 80) & 0xffff, (id >> 64) & 0xfff);
-            let (d, e) = ((id >> 48) & 0x3fff | 0x8000, id & 0xffff_ffff_ffff);
-            format!("{a:08x}-{b:04x}-4{c:03x}-{d:04x}-{e:012x}")
-        }
-    }
-}
-
-/// The proxy's own answer to a request that goes nowhere.
+/// Answers a request that goes nowhere.
 fn refuse(
     lane: &Lane,
     mut journal: Journal,
@@ -139,78 +103,10 @@ fn refuse(
     message: &'static str,
 ) -> Response<PipedBody> {
     journal.status = Some(status.as_u16());
-    journal.problem = Some(message.to_owned());
+    journal.problem(message);
     journal.close(lane);
     tokio::task::spawn_local(drain(body));
-    own_answer(status, message)
-}
-
-fn own_answer(status: StatusCode, message: &str) -> Response<PipedBody> {
-    let text = own_body(status, message);
-    let length = text.len();
-    let (filler, body) = PipedBody::piped();
-    // The channel is empty, so that there is room.
-    let _ = filler.try_send(Piece {
-        frame: Some(hyper::body::Frame::data(text)),
-        end: true,
-    });
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-        .headers_mut()
-        .insert(CONTENT_LENGTH, HeaderValue::from(length));
-    response
-}
-
-/// In OpenAI's form, which its clients show to their users.
-fn own_body(status: StatusCode, message: &str) -> Bytes {
-    let kind = if status.is_server_error() {
-        "server_error"
-    } else {
-        "invalid_request_error"
-    };
-    Bytes::from(
-        json!({"error": {"message": message, "type": kind, "param": null, "code": null}})
-            .to_string(),
-    )
-}
-
-/// What the log will tell of the request.
-struct Journal {
-    start: Instant,
-    method: Method,
-    target: String,
-    request_id: String,
-    /// The status that the client got.
-    status: Option<u16>,
-    upstream: Option<String>,
-    problem: Option<String>,
-}
-
-impl Journal {
-    fn problem(&mut self, problem: impl Display) {
-        self.problem.get_or_insert_with(|| problem.to_string());
-    }
-
-    fn close(&self, lane: &Lane) {
-        if let Some(status) = self.status {
-            lane.counters.answered(status);
-        }
-        if lane.access_log {
-            access_log::write(Finished {
-                method: self.method.as_str(),
-                target: &self.target,
-                status: self.status,
-                latency: self.start.elapsed(),
-                request_id: &self.request_id,
-                upstream: self.upstream.as_deref(),
-                problem: self.problem.as_deref(),
-            });
-        }
-    }
+    own_answer::whole(status, message)
 }
 
 /// The way back to the client.
@@ -463,7 +359,7 @@ impl Exchange {
         );
         self.journal.problem(reason);
         self.upload.write_nowhere();
-        let body = own_body(StatusCode::BAD_GATEWAY, &reason.to_string());
+        let body = own_answer::body(StatusCode::BAD_GATEWAY, &reason.to_string());
         let headers: Headers = [
             (":status", StatusCode::BAD_GATEWAY.as_str().to_owned()),
             ("content-type", "application/json".to_owned()),
@@ -551,7 +447,7 @@ impl Exchange {
         match (client, broken.status()) {
             (Client::Waiting(waiting), Some(status)) => {
                 self.journal.status = Some(status.as_u16());
-                let _ = waiting.send(own_answer(status, &broken.to_string()));
+                let _ = waiting.send(own_answer::whole(status, &broken.to_string()));
                 Ending::Answered
             }
             _ => Ending::Cut,

@@ -1,0 +1,205 @@
+//! The fields as they are written, each valid by itself.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tollgate_kit::config::{Field, Reader, Seconds, Table};
+use tollgate_kit::json::Value;
+use tollgate_kit::schema::Json;
+use tollgate_kit::{keyword, record};
+
+use crate::profile;
+use crate::worker::FailurePolicy;
+
+keyword! {
+    /// Whose behaviour the filters meet.
+    pub(super) enum Profile {
+        /// What the ABI's text promises.
+        Spec = "spec",
+        /// Envoy's.
+        Envoy = "envoy",
+        /// Kong's: ngx_wasm_module in nginx.
+        Kong = "kong",
+    }
+}
+
+impl From<Profile> for profile::Profile {
+    fn from(profile: Profile) -> Self {
+        match profile {
+            Profile::Spec => Self::Spec,
+            Profile::Envoy => Self::Envoy,
+            Profile::Kong => Self::Kong,
+        }
+    }
+}
+
+keyword! {
+    /// What becomes of requests after a filter has trapped.
+    pub(super) enum OnTrap {
+        /// They get 503.
+        Closed = "closed",
+        /// They pass without the filter.
+        Open = "open",
+        /// They get a new VM.
+        Reload = "reload",
+    }
+}
+
+impl From<OnTrap> for FailurePolicy {
+    fn from(on_trap: OnTrap) -> Self {
+        match on_trap {
+            OnTrap::Closed => Self::Closed,
+            OnTrap::Open => Self::Open,
+            OnTrap::Reload => Self::Reload,
+        }
+    }
+}
+
+record! {
+    /// A reverse proxy with proxy-wasm filters.
+    pub(super) struct RawConfig {
+        /// Whose behaviour the filters meet: spec, envoy or kong.
+        pub(super) profile: Profile = Profile::Envoy,
+        /// Envoy's option of that name: a filter may hold the headers until it has the body. Istio's WasmPlugin can't set it.
+        pub(super) allow_on_headers_stop_iteration: bool = true,
+        /// Threads, each with filter VMs of its own; 0: one for each processor.
+        pub(super) workers: u64 = 0,
+        /// What a host buffers of one body for the filters, in bytes. On Envoy a request over it gets 413.
+        pub(super) body_buffer: u64 = 1_048_576,
+        /// How long open requests may take to finish once the proxy was told to stop.
+        pub(super) shutdown_timeout: Seconds = Seconds(Duration::from_secs(30)),
+        /// Whether each request writes a line of JSON to stdout.
+        pub(super) access_log: bool = true,
+        /// Where /ready and /metrics are served; left out: nowhere.
+        pub(super) admin: Option<RawListener>,
+        /// Where clients connect.
+        pub(super) listeners: Vec<RawListener>,
+        /// Which requests go where; the longest prefix wins.
+        pub(super) routes: Vec<RawRoute>,
+        /// The upstreams, by name.
+        pub(super) clusters: Table<RawCluster>,
+        /// The filters, by a name of your own.
+        pub(super) filters: Table<RawFilter> = Table(Vec::new()),
+    }
+}
+
+record! {
+    /// A listening socket.
+    pub(super) struct RawListener {
+        /// Address and port, as 127.0.0.1:8080; port 0 takes a free one.
+        pub(super) address: Address,
+    }
+}
+
+record! {
+    /// Where requests of one path prefix go.
+    pub(super) struct RawRoute {
+        /// The beginning of the path; "/" for every one. "/v1" takes /v1 and /v1/x, not /v10.
+        pub(super) prefix: String = "/".to_owned(),
+        /// The cluster's name.
+        pub(super) cluster: String,
+        /// The filters' names, in the order in which requests pass them.
+        pub(super) filters: Vec<String> = Vec::new(),
+    }
+}
+
+record! {
+    /// An upstream and its endpoints.
+    pub(super) struct RawCluster {
+        /// host:port of each; requests take turns.
+        pub(super) endpoints: Vec<Endpoint>,
+        /// How long opening a connection may take.
+        pub(super) connect_timeout: Seconds = Seconds(Duration::from_secs(5)),
+    }
+}
+
+record! {
+    /// A filter with its configuration.
+    pub(super) struct RawFilter {
+        /// A filter's name, such as key-auth, or the path of a .wasm file, relative to this file.
+        pub(super) wasm: String,
+        /// The filter's configuration.
+        pub(super) config: Option<Document>,
+        /// A file with the filter's configuration instead, YAML or JSON, relative to this file.
+        pub(super) config_file: Option<String>,
+        /// The environment variables that the filter sees, for ${env:NAME} in its configuration.
+        pub(super) environment: Table<String> = Table(Vec::new()),
+        /// What becomes of requests after the filter has trapped: closed, open or reload.
+        pub(super) on_trap: OnTrap = OnTrap::Closed,
+    }
+}
+
+/// A socket address with its port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Address(pub(super) SocketAddr);
+
+impl Field for Address {
+    fn read(value: Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let text = reader.text(value)?;
+        let address = text.parse().ok().map(Address);
+        if address.is_none() {
+            reader.error(format_args!(
+                "'{text}' is no address: write an IP address and a port, as 127.0.0.1:8080 or [::1]:8080"
+            ));
+        }
+        address
+    }
+
+    fn schema() -> Json {
+        tollgate_kit::schema::of_type("string")
+    }
+
+    fn to_json(&self) -> Json {
+        Json::from(self.0.to_string())
+    }
+}
+
+/// An upstream's `host:port`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Endpoint(pub(super) http::uri::Authority);
+
+impl Field for Endpoint {
+    fn read(value: Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let text = reader.text(value)?;
+        let authority = text.parse::<http::uri::Authority>().ok();
+        let endpoint = authority.filter(|authority| {
+            authority.port_u16().is_some_and(|port| port > 0) && !authority.as_str().contains('@')
+        });
+        if endpoint.is_none() {
+            reader.error(format_args!(
+                "'{text}' is no endpoint: write host and port without a scheme or path, as 127.0.0.1:9001"
+            ));
+        }
+        endpoint.map(Endpoint)
+    }
+
+    fn schema() -> Json {
+        tollgate_kit::schema::of_type("string")
+    }
+
+    fn to_json(&self) -> Json {
+        Json::from(self.0.as_str())
+    }
+}
+
+/// A configuration inside the configuration, which its filter reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Document(pub(super) Vec<u8>);
+
+impl Field for Document {
+    fn read(value: Value<'_>, _reader: &mut Reader<'_>) -> Option<Self> {
+        // A string is the text itself, as Envoy's StringValue has it.
+        Some(Self(value.as_bytes().map_or_else(
+            || value.text().to_vec(),
+            |text| text.into_owned(),
+        )))
+    }
+
+    fn schema() -> Json {
+        Json::Object(serde_json::Map::new())
+    }
+
+    fn to_json(&self) -> Json {
+        serde_json::from_slice(&self.0).unwrap_or(Json::Null)
+    }
+}

@@ -1,0 +1,325 @@
+//! What spans several fields, and what lies outside the file: modules, other files, the filters' own rules.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::thread::available_parallelism;
+
+use tollgate_kit::config::Reader;
+
+use super::raw::{Document, Profile, RawConfig, RawFilter, RawListener, RawRoute};
+use super::{Cluster, Config, Route, json_from_yaml};
+use crate::catalog::{self, Search};
+use crate::engine::{Engine, Module};
+use crate::worker::FilterSpec;
+
+/// The configuration, or none with everything that is wrong reported.
+pub(super) fn validate(
+    raw: RawConfig,
+    base: &Path,
+    search: &Search,
+    engine: Engine,
+    reader: &mut Reader<'_>,
+) -> Option<Config> {
+    let listeners = reader.member("listeners", |reader| {
+        addresses(&raw.listeners, raw.admin.as_ref(), reader)
+    });
+    let clusters: Vec<Cluster> = raw
+        .clusters
+        .0
+        .into_iter()
+        .map(|(name, cluster)| {
+            if cluster.endpoints.is_empty() {
+                report(
+                    reader,
+                    &["clusters", &name, "endpoints"],
+                    "must name at least one host:port",
+                );
+            }
+            Cluster {
+                name,
+                endpoints: cluster
+                    .endpoints
+                    .into_iter()
+                    .map(|endpoint| endpoint.0)
+                    .collect(),
+                connect_timeout: cluster.connect_timeout.0,
+            }
+        })
+        .collect();
+    let names: Vec<String> = raw.filters.0.iter().map(|(name, _)| name.clone()).collect();
+    let routes = reader.member("routes", |reader| {
+        routes(raw.routes, &clusters, &names, reader)
+    });
+    let place = Place {
+        base,
+        search,
+        engine: &engine,
+        profile: raw.profile,
+    };
+    let filters: Vec<FilterSpec> = reader.member("filters", |reader| {
+        let filters = raw.filters.0.into_iter();
+        filters
+            .filter_map(|(name, filter)| {
+                reader.member(&name, |reader| place.filter(&name, filter, reader))
+            })
+            .collect()
+    });
+    let workers = usize::try_from(raw.workers)
+        .ok()
+        .and_then(NonZeroUsize::new);
+    let config = Config {
+        profile: raw.profile.into(),
+        headers_stop_iteration: raw.allow_on_headers_stop_iteration,
+        workers: workers
+            .or_else(|| available_parallelism().ok())
+            .unwrap_or(NonZeroUsize::MIN),
+        body_buffer: usize::try_from(raw.body_buffer).unwrap_or(usize::MAX),
+        shutdown_timeout: raw.shutdown_timeout.0,
+        access_log: raw.access_log,
+        admin: raw.admin.map(|admin| admin.address.0),
+        listeners,
+        routes,
+        clusters,
+        filters,
+    };
+    reader.is_clean().then_some(config)
+}
+
+/// Reports at a path below the current place.
+fn report(reader: &mut Reader<'_>, path: &[&str], message: impl fmt::Display) {
+    match path {
+        [] => reader.error(message),
+        [first, rest @ ..] => reader.member(first, |reader| report(reader, rest, message)),
+    }
+}
+
+fn addresses(
+    raw: &[RawListener],
+    admin: Option<&RawListener>,
+    reader: &mut Reader<'_>,
+) -> Vec<SocketAddr> {
+    if raw.is_empty() {
+        reader.error("must hold at least one: - address: 127.0.0.1:8080");
+    }
+    let mut taken: Vec<SocketAddr> = admin.map(|admin| admin.address.0).into_iter().collect();
+    let mut listeners = Vec::new();
+    for (index, listener) in raw.iter().enumerate() {
+        let address = listener.address.0;
+        if address.port() != 0 && taken.contains(&address) {
+            reader.element(index, |reader| {
+                report(
+                    reader,
+                    &["address"],
+                    format_args!(
+                        "{address} is taken by another listener or by admin: choose another port"
+                    ),
+                );
+            });
+        }
+        taken.push(address);
+        listeners.push(address);
+    }
+    listeners
+}
+
+fn routes(
+    raw: Vec<RawRoute>,
+    clusters: &[Cluster],
+    filters: &[String],
+    reader: &mut Reader<'_>,
+) -> Vec<Route> {
+    if raw.is_empty() {
+        reader.error("must hold at least one: - {prefix: /, cluster: NAME}");
+    }
+    let mut routes: Vec<Route> = Vec::new();
+    for (index, route) in raw.into_iter().enumerate() {
+        reader.element(index, |reader| {
+            if !route.prefix.starts_with('/') {
+                report(reader, &["prefix"], "must begin with /");
+            }
+            if routes.iter().any(|other| other.prefix == route.prefix) {
+                report(
+                    reader,
+                    &["prefix"],
+                    format_args!("another route has {} already: merge the two", route.prefix),
+                );
+            }
+            let cluster = clusters
+                .iter()
+                .position(|cluster| cluster.name == route.cluster);
+            if cluster.is_none() {
+                let known: Vec<_> = clusters
+                    .iter()
+                    .map(|cluster| cluster.name.as_str())
+                    .collect();
+                report(
+                    reader,
+                    &["cluster"],
+                    unknown("cluster", &route.cluster, &known),
+                );
+            }
+            let chain = reader.member("filters", |reader| chain(&route.filters, filters, reader));
+            routes.push(Route {
+                prefix: route.prefix,
+                cluster: cluster.unwrap_or_default(),
+                filters: chain,
+            });
+        });
+    }
+    routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
+    routes
+}
+
+fn chain(names: &[String], filters: &[String], reader: &mut Reader<'_>) -> Vec<usize> {
+    let known: Vec<_> = filters.iter().map(String::as_str).collect();
+    let mut chain = Vec::new();
+    for (index, name) in names.iter().enumerate() {
+        match filters.iter().position(|filter| filter == name) {
+            Some(filter) => chain.push(filter),
+            None => reader.element(index, |reader| {
+                reader.error(unknown("filter", name, &known))
+            }),
+        }
+    }
+    chain
+}
+
+fn unknown(kind: &str, name: &str, known: &[&str]) -> String {
+    match known {
+        [] => format!("no {kind} named '{name}': there is none, describe it under {kind}s"),
+        _ => format!(
+            "no {kind} named '{name}': one of {}, or describe it under {kind}s",
+            known.join(", ")
+        ),
+    }
+}
+
+/// What reading a filter's entry needs to know.
+struct Place<'a> {
+    base: &'a Path,
+    search: &'a Search,
+    engine: &'a Engine,
+    profile: Profile,
+}
+
+impl Place<'_> {
+    fn filter(&self, name: &str, raw: RawFilter, reader: &mut Reader<'_>) -> Option<FilterSpec> {
+        let known = catalog::find(&raw.wasm);
+        let module = reader.member("wasm", |reader| self.module(&raw.wasm, known, reader));
+        let configuration = self.configuration(raw.config, raw.config_file, reader);
+        let environment = raw.environment.0;
+        if self.profile == Profile::Kong && !environment.is_empty() {
+            report(
+                reader,
+                &["environment"],
+                "Kong gives filters no environment: write the values into config",
+            );
+        }
+        if let (Some(known), Some((field, configuration))) = (known, &configuration) {
+            reader.member(field, |reader| {
+                let checked =
+                    (known.check)(configuration, &|name: &str| variable(&environment, name));
+                let (errors, warnings) = match checked {
+                    Ok(warnings) => (Vec::new(), warnings),
+                    Err(errors) => (errors, Vec::new()),
+                };
+                for problem in errors {
+                    at(reader, &problem.path, |reader| {
+                        reader.error(&problem.message)
+                    });
+                }
+                for problem in warnings {
+                    at(reader, &problem.path, |reader| {
+                        reader.warn(&problem.message)
+                    });
+                }
+            });
+        }
+        Some(FilterSpec {
+            name: name.to_owned(),
+            module: module?,
+            configuration: configuration?.1,
+            environment,
+            on_trap: raw.on_trap.into(),
+        })
+    }
+
+    fn module(
+        &self,
+        wasm: &str,
+        known: Option<&catalog::Filter>,
+        reader: &mut Reader<'_>,
+    ) -> Option<Module> {
+        let path = if let Some(filter) = known.filter(|filter| filter.name == wasm) {
+            self.search
+                .find(filter)
+                .map_err(|error| reader.error(error))
+                .ok()?
+        } else if wasm.ends_with(".wasm") || wasm.contains('/') {
+            self.base.join(wasm)
+        } else {
+            let names: Vec<_> = catalog::FILTERS.iter().map(|filter| filter.name).collect();
+            reader.error(format_args!(
+                "no filter named '{wasm}': one of {}, or the path of a .wasm file",
+                names.join(", ")
+            ));
+            return None;
+        };
+        Module::load(self.engine, &path)
+            .map_err(|error| reader.error(error))
+            .ok()
+    }
+
+    /// The text that the filter gets, and the field it comes from.
+    fn configuration(
+        &self,
+        inline: Option<Document>,
+        file: Option<String>,
+        reader: &mut Reader<'_>,
+    ) -> Option<(&'static str, Vec<u8>)> {
+        match (inline, file) {
+            (Some(_), Some(_)) => {
+                report(
+                    reader,
+                    &["config_file"],
+                    "config is given too: keep one of the two",
+                );
+                None
+            }
+            (Some(document), None) => Some(("config", document.0)),
+            (None, None) => Some(("config", Vec::new())),
+            (None, Some(file)) => reader.member("config_file", |reader| {
+                let path = self.base.join(file);
+                let text = std::fs::read_to_string(&path)
+                    .map_err(|error| {
+                        reader.error(format_args!("cannot read {}: {error}", path.display()))
+                    })
+                    .ok()?;
+                let json = json_from_yaml(&text)
+                    .map_err(|error| {
+                        reader.error(format_args!("{} is not YAML: {error}", path.display()))
+                    })
+                    .ok()?;
+                Some(("config_file", json.into_bytes()))
+            }),
+        }
+    }
+}
+
+/// Does something at a path that is written out, which may be empty.
+fn at(reader: &mut Reader<'_>, path: &str, report: impl FnOnce(&mut Reader<'_>)) {
+    if path.is_empty() {
+        report(reader)
+    } else {
+        reader.member(path, report)
+    }
+}
+
+fn variable(variables: &[(String, String)], name: &str) -> Option<String> {
+    variables
+        .iter()
+        .find(|(known, _)| known == name)
+        .map(|(_, value)| value.clone())
+}

@@ -1,0 +1,44 @@
+//! What the proxy answers where neither a filter nor an upstream does: in OpenAI's form, which its clients show to their
+//! users.
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::{Response, StatusCode};
+use hyper::body::Frame;
+use serde_json::json;
+
+use super::body::{Piece, PipedBody};
+
+/// A whole answer.
+pub(super) fn whole(status: StatusCode, message: &str) -> Response<PipedBody> {
+    let text = body(status, message);
+    let length = text.len();
+    let (filler, piped) = PipedBody::piped();
+    // The channel is empty, so that there is room.
+    let _ = filler.try_send(Piece {
+        frame: Some(Frame::data(text)),
+        end: true,
+    });
+    let mut response = Response::new(piped);
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CONTENT_LENGTH, HeaderValue::from(length));
+    response
+}
+
+/// Its body alone.
+pub(super) fn body(status: StatusCode, message: &str) -> Bytes {
+    let kind = if status.is_server_error() {
+        "server_error"
+    } else {
+        "invalid_request_error"
+    };
+    Bytes::from(
+        json!({"error": {"message": message, "type": kind, "param": null, "code": null}})
+            .to_string(),
+    )
+}
