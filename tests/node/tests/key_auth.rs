@@ -18,7 +18,11 @@ const NOW: u64 = 1000;
 fn filter(configuration: &Value) -> KeyAuth {
     let text = configuration.to_string();
     let checked = check::<Config>(text.as_bytes(), &|_| None);
-    KeyAuth::new(checked.unwrap_or_else(|problems| panic!("{problems:?}")).config)
+    KeyAuth::new(
+        checked
+            .unwrap_or_else(|problems| panic!("{problems:?}"))
+            .config,
+    )
 }
 
 /// The configuration of a case: Kong's fields, and the consumers with their credentials.
@@ -28,7 +32,9 @@ fn configuration(case: &Value) -> Value {
     let mut consumers = case["consumers"].clone();
     for consumer in consumers.as_array_mut().into_iter().flatten() {
         let id = consumer["id"].clone();
-        let own = credentials.iter().filter(|credential| credential["consumer_id"] == id);
+        let own = credentials
+            .iter()
+            .filter(|credential| credential["consumer_id"] == id);
         consumer["credentials"] = own
             .map(|credential| {
                 let mut entry = json!({"id": credential["id"], "key": credential["key"]});
@@ -48,10 +54,20 @@ fn configuration(case: &Value) -> Value {
 /// The header lines of a request, pseudo-headers first.
 fn lines(request: &Value) -> Vec<(String, String)> {
     let text = |name: &str| request[name].as_str().unwrap().to_owned();
-    let mut lines = vec![(":method".to_owned(), text("method")), (":path".to_owned(), text("path"))];
+    let mut lines = vec![
+        (":method".to_owned(), text("method")),
+        (":path".to_owned(), text("path")),
+    ];
     for (name, value) in request["headers"].as_object().into_iter().flatten() {
-        let values = value.as_array().map_or_else(|| vec![value.clone()], Clone::clone);
-        lines.extend(values.iter().map(|value| (name.to_ascii_lowercase(), value.as_str().unwrap().to_owned())));
+        let values = value
+            .as_array()
+            .map_or_else(|| vec![value.clone()], Clone::clone);
+        lines.extend(values.iter().map(|value| {
+            (
+                name.to_ascii_lowercase(),
+                value.as_str().unwrap().to_owned(),
+            )
+        }));
     }
     lines
 }
@@ -73,11 +89,16 @@ fn decide(filter: &mut KeyAuth, lines: &[(String, String)], body: Option<&str>) 
 /// The values of a header after the edits.
 fn after(edits: &RequestEdits, lines: &[(String, String)], name: &str) -> Vec<String> {
     let name = name.to_ascii_lowercase();
-    let mut values: Vec<String> =
-        lines.iter().filter(|(known, _)| *known == name).map(|(_, value)| value.clone()).collect();
+    let mut values: Vec<String> = lines
+        .iter()
+        .filter(|(known, _)| *known == name)
+        .map(|(_, value)| value.clone())
+        .collect();
     for edit in &edits.headers {
         match edit {
-            HeaderEdit::Set(set, value) if *set == name => values = vec![String::from_utf8(value.clone()).unwrap()],
+            HeaderEdit::Set(set, value) if *set == name => {
+                values = vec![String::from_utf8(value.clone()).unwrap()]
+            }
             HeaderEdit::Remove(removed) if *removed == name => values.clear(),
             _ => {}
         }
@@ -85,23 +106,43 @@ fn after(edits: &RequestEdits, lines: &[(String, String)], name: &str) -> Vec<St
     values
 }
 
-fn assert_passed(edits: &RequestEdits, lines: &[(String, String)], request: &Value, saw: &Value, at: &str) {
+fn assert_passed(
+    edits: &RequestEdits,
+    lines: &[(String, String)],
+    request: &Value,
+    saw: &Value,
+    at: &str,
+) {
     for (name, value) in saw["headers"].as_object().unwrap_or(&Map::new()) {
-        if let Some(value) = value.as_str().filter(|_| !name.eq_ignore_ascii_case("content-length")) {
+        if let Some(value) = value
+            .as_str()
+            .filter(|_| !name.eq_ignore_ascii_case("content-length"))
+        {
             assert_eq!(after(edits, lines, name), [value], "{at}: {name}");
         }
     }
     for name in saw["absent"].as_array().into_iter().flatten() {
-        assert!(after(edits, lines, name.as_str().unwrap()).is_empty(), "{at}: {name}");
+        assert!(
+            after(edits, lines, name.as_str().unwrap()).is_empty(),
+            "{at}: {name}"
+        );
     }
     if let Some(expected) = saw["raw_query"].as_str() {
-        let before = request["path"].as_str().unwrap().split_once('?').map_or("", |(_, query)| query);
-        let query = edits.query.as_ref().map_or(before.to_owned(), |query| String::from_utf8(query.clone()).unwrap());
+        let before = request["path"]
+            .as_str()
+            .unwrap()
+            .split_once('?')
+            .map_or("", |(_, query)| query);
+        let query = edits.query.as_ref().map_or(before.to_owned(), |query| {
+            String::from_utf8(query.clone()).unwrap()
+        });
         assert_eq!(query, expected, "{at}");
     }
     if let Some(expected) = saw["body_equals"].as_str() {
         let before = request["body"].as_str().unwrap_or_default();
-        let body = edits.body.as_ref().map_or(before.to_owned(), |body| String::from_utf8(body.clone()).unwrap());
+        let body = edits.body.as_ref().map_or(before.to_owned(), |body| {
+            String::from_utf8(body.clone()).unwrap()
+        });
         assert_eq!(body, expected, "{at}");
     }
 }
@@ -124,7 +165,9 @@ fn the_golden_cases_are_decided_alike_everywhere() {
                 RequestStep::Reply(reply) => {
                     assert_eq!(expect["status"], reply.status, "{at}");
                     let body = String::from_utf8(reply.body).unwrap();
-                    let message = expect["body_json_subset"]["message"].as_str().unwrap_or_default();
+                    let message = expect["body_json_subset"]["message"]
+                        .as_str()
+                        .unwrap_or_default();
                     assert!(body.contains(message), "{at}: {body}");
                 }
                 other => panic!("{at}: {other:?}"),
@@ -146,13 +189,20 @@ fn a_body_that_lies_about_its_lengths_is_no_key() {
     let bodies = [
         ("application/json", deep.as_str()),
         ("application/json", "{\"apikey\":\"\\uD800\\"),
-        ("application/json", "{\"apikey\":1e99999999999999999999,\"a\":-}"),
+        (
+            "application/json",
+            "{\"apikey\":1e99999999999999999999,\"a\":-}",
+        ),
         ("application/x-www-form-urlencoded", "%=%&apikey%"),
         ("multipart/form-data; boundary=b", "--b\r\n--b\r\n\r\n--b"),
         ("multipart/form-data; boundary=", "--\r\n--"),
     ];
     for (content_type, body) in bodies {
-        let lines = [(":method", "POST"), (":path", "/"), ("content-type", content_type)];
+        let lines = [
+            (":method", "POST"),
+            (":path", "/"),
+            ("content-type", content_type),
+        ];
         let lines = lines.map(|(name, value)| (name.to_owned(), value.to_owned()));
         match decide(&mut filter, &lines, Some(body)) {
             RequestStep::Reply(reply) => assert_eq!(reply.status, 401, "{content_type}"),
