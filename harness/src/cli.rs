@@ -15,6 +15,7 @@ use clap::{Args, Parser, Subcommand};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tollgate_harness::catalog::Search;
+use tollgate_harness::conformance::{self, ConformanceArgs};
 use tracing_subscriber::EnvFilter;
 
 /// Runs, checks and tests Tollgate's proxy-wasm filters on a machine without a gateway.
@@ -42,6 +43,8 @@ enum Command {
     Check(check::Arguments),
     /// Show what a proxy-wasm module needs from its host, and which hosts would refuse it
     Inspect(inspect::Arguments),
+    /// Run golden cases of Kong's plugins against the filters
+    Conformance(ConformanceArgs),
 }
 
 /// Where filter modules are looked for.
@@ -89,7 +92,7 @@ pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
     let default_level = match cli.command {
         Command::Serve(_) | Command::Demo(_) | Command::MockLlm(_) => "info",
-        Command::Check(_) | Command::Inspect(_) => "error",
+        Command::Check(_) | Command::Inspect(_) | Command::Conformance(_) => "error",
     };
     start_log(default_level);
     let outcome = match cli.command {
@@ -98,6 +101,7 @@ pub(crate) fn run() -> ExitCode {
         Command::MockLlm(arguments) => arguments.run(),
         Command::Check(arguments) => arguments.run(),
         Command::Inspect(arguments) => arguments.run(),
+        Command::Conformance(arguments) => return conformance::run(&arguments),
     };
     match outcome {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,

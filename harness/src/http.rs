@@ -121,6 +121,15 @@ impl Headers {
         }
     }
 
+    /// Makes every name lower-case.
+    pub fn lower_case_names(&mut self) {
+        for (name, _) in &mut self.0 {
+            if name.iter().any(u8::is_ascii_uppercase) {
+                *name = name.to_ascii_lowercase().into();
+            }
+        }
+    }
+
     /// The bytes of all names and values together.
     #[must_use]
     pub fn byte_len(&self) -> usize {

@@ -6,8 +6,10 @@
 
 pub mod abi;
 pub mod catalog;
+pub mod conformance;
 pub mod demo;
 pub mod engine;
+pub mod envoy;
 pub mod exchange;
 pub mod http;
 pub mod inspect;
@@ -18,4 +20,5 @@ pub mod proxy;
 pub mod shared;
 pub mod sim;
 pub mod vm;
+pub mod wire;
 pub mod worker;

@@ -78,7 +78,6 @@ enum Happening {
 
 impl Sim {
     /// Sets up a simulation under `profile`: no filter yet, an upstream that echoes, time 2026-01-01 00:00 UTC.
-    #[must_use]
     pub fn of(profile: Profile) -> Setting {
         Setting::new(profile)
     }

@@ -1,1 +1,43 @@
-//! x
+//! What the black-box tests share: where the shipped modules and the tools are.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// The root of the workspace.
+#[must_use]
+pub fn root() -> &'static Path {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().unwrap_or(tests)
+}
+
+/// The built module of a filter, such as `key_auth`.
+///
+/// # Panics
+/// When it isn't built: nothing of it could be tested.
+#[must_use]
+pub fn module(filter: &str) -> PathBuf {
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let path = target.join(format!("wasm32-wasip1/wasm/tollgate_{filter}.wasm"));
+    assert!(
+        path.is_file(),
+        "no {}: build the modules with `just wasm`",
+        path.display()
+    );
+    path
+}
+
+/// The Python of the project's virtual environment, where the client SDKs are installed.
+///
+/// # Panics
+/// When it isn't set up: no client could be tested.
+#[must_use]
+pub fn python() -> PathBuf {
+    let path = root().join(".cache/venv/bin/python");
+    assert!(
+        path.is_file(),
+        "no {}: set it up with `just setup`",
+        path.display()
+    );
+    path
+}

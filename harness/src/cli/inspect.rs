@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
+use tollgate_harness::inspect::Severity;
 
 use super::{Failure, Outcome};
 
@@ -39,7 +40,10 @@ impl Arguments {
         } else {
             println!("{inspection}");
         }
-        let refused = inspection.refusals.iter().any(|refusal| refusal.fatal);
+        let refused = inspection
+            .refusals
+            .iter()
+            .any(|refusal| refusal.severity == Severity::Fatal);
         Ok(if refused {
             Outcome::Failed
         } else {

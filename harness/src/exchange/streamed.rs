@@ -45,6 +45,9 @@ impl Worker {
         message.bodyless = end;
         message.complete = end;
         message.headers = headers;
+        if profile.rules().lower_case_names {
+            message.headers.lower_case_names();
+        }
         self.pass_headers(id, direction, 0);
     }
 
@@ -76,10 +79,14 @@ impl Worker {
         if !self.wanted(id, direction) {
             return;
         }
+        let lower_case = self.setup.profile.rules().lower_case_names;
         if let Some(exchange) = self.world.exchanges.get_mut(&id) {
             let message = exchange.message(direction);
             message.complete = true;
             message.trailers = trailers;
+            if lower_case {
+                message.trailers.lower_case_names();
+            }
         }
         if self.flows(id, direction) {
             self.pass_trailers(id, direction, 0);
@@ -500,6 +507,9 @@ impl Worker {
         exchange.response.complete = true;
         exchange.response.bodyless = bodyless;
         exchange.response.headers = lines;
+        if self.setup.profile.rules().lower_case_names {
+            exchange.response.headers.lower_case_names();
+        }
         if direct {
             let headers = exchange.response.headers.clone();
             exchange.send_headers(Response, headers, bodyless);

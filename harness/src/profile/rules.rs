@@ -18,6 +18,8 @@ pub struct Rules {
     /// Whether request headers can still be read and changed after the header phase. Envoy: gone (BadArgument, and an
     /// empty map) once `Continue` was said, there again in `on_log`. Kong: there (running, both).
     pub headers_stay: bool,
+    /// Whether header names are made lower-case. Envoy: yes (running). Kong: they stay as they came (running).
+    pub lower_case_names: bool,
     /// What removing a request header does. Kong: the upstream still gets it (running, 9 of 9 names).
     pub request_removal: Removal,
     /// What setting a request header does that came more than once. Kong: the first changes, the others still go
@@ -241,6 +243,7 @@ const ENVOY_RULES: Rules = Rules {
     responses_reversed: true,
     log_before_done: true,
     headers_stay: false,
+    lower_case_names: true,
     request_removal: Removal::Gone,
     set_duplicated_request: SetDuplicated::LeavesOne,
     set_duplicated_response: SetDuplicated::LeavesOne,
@@ -283,6 +286,7 @@ pub(super) static KONG: Rules = Rules {
     responses_reversed: false,
     log_before_done: false,
     headers_stay: true,
+    lower_case_names: false,
     request_removal: Removal::StaysUpstream,
     set_duplicated_request: SetDuplicated::FirstOnly,
     set_duplicated_response: SetDuplicated::LeavesNone,

@@ -34,7 +34,6 @@ impl Faults {
     }
 
     /// Makes `hostcall` answer `status`, which need not be one that the ABI knows. Say next when.
-    #[must_use]
     pub fn answer(self, hostcall: &str, status: u32) -> FaultRule {
         FaultRule {
             faults: self,

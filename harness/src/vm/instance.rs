@@ -46,6 +46,9 @@ pub(crate) struct RootSpec {
     pub(crate) configuration: Bytes,
 }
 
+/// `on_http_call_response`: context, token, numbers of header lines, body bytes and trailer lines.
+type CallResponse = TypedFunc<(u32, u32, u32, u32, u32), ()>;
+
 struct Exports {
     context_create: Option<TypedFunc<(u32, u32), ()>>,
     vm_start: Option<TypedFunc<(u32, u32), u32>>,
@@ -58,7 +61,7 @@ struct Exports {
     response_headers: Option<TypedFunc<(u32, u32, u32), u32>>,
     response_body: Option<TypedFunc<(u32, u32, u32), u32>>,
     response_trailers: Option<TypedFunc<(u32, u32), u32>>,
-    call_response: Option<TypedFunc<(u32, u32, u32, u32, u32), ()>>,
+    call_response: Option<CallResponse>,
     done: Option<TypedFunc<u32, u32>>,
     log: Option<TypedFunc<u32, ()>>,
     delete: Option<TypedFunc<u32, ()>>,

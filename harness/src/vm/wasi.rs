@@ -21,6 +21,9 @@ const NO_FUNCTION: u32 = 52;
 /// The longest unfinished line of a standard stream that is kept.
 const LINE: usize = 64 * 1024;
 
+/// The most bytes that one write takes: its vectors may all point at the same memory.
+const WRITE: usize = 16 << 20;
+
 /// The functions that do something; the others answer that they do not exist.
 const REAL: &[&str] = &[
     "args_get",
@@ -133,6 +136,9 @@ fn write(env: &mut Env<'_>, fd: u32, vectors: u32, count: u32, out: u32) -> Resu
             u32::from_le_bytes(bytes.unwrap_or_default())
         };
         text.extend(env.read(word(0), word(4))?);
+        if text.len() > WRITE {
+            return Err(Status::BadArgument.into());
+        }
     }
     env.write_u32(out, u32::try_from(text.len()).unwrap_or(u32::MAX))?;
     let guest = env.guest();

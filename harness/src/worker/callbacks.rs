@@ -9,6 +9,9 @@ use crate::http::Headers;
 use crate::profile::{FailedCall, Flow};
 use crate::vm::{CallView, Callback, Owner, Site, TrapCause, TrapReport, Vm, World};
 
+/// How often callbacks may cause others before the next event: a reader that fills its own queue must not hold up traffic.
+const ROUNDS: usize = 100;
+
 /// How a callback went.
 pub(crate) enum Ran<T> {
     /// It returned this.
@@ -193,7 +196,7 @@ impl Worker {
 
     /// Things that callbacks asked for, after them.
     pub(super) fn after_callbacks(&mut self) {
-        loop {
+        for _ in 0..ROUNDS {
             let closed = std::mem::take(&mut self.world.closed);
             for id in &closed {
                 self.reset(*id, crate::exchange::ResetReason::ClosedByFilter);

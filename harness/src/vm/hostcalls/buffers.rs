@@ -3,56 +3,52 @@
 use bytes::BytesMut;
 
 use super::Answer;
-use crate::abi::{BufferKind, Status};
+use crate::abi::{BufferKind, LogLevel, Status};
 use crate::exchange::Direction;
 use crate::profile::{BufferReplacement, Flow, Host, Row};
 use crate::vm::memory::{Env, Refusal, size};
 use crate::vm::{Callback, Guest};
 
-/// The bytes of a buffer as the effective context may read them.
-fn contents(guest: &mut Guest, kind: BufferKind) -> Result<Vec<u8>, Refusal> {
-    let missing = || Refusal::Status(Status::NotFound);
-    match kind {
-        BufferKind::VmConfiguration => Ok(Vec::new()),
-        BufferKind::PluginConfiguration => guest
-            .roots
-            .get(&guest.root_id())
-            .map(|root| root.configuration.to_vec())
-            .ok_or_else(missing),
-        BufferKind::CallBody => guest
-            .call
-            .as_ref()
-            .map(|call| call.body.to_vec())
-            .ok_or_else(missing),
-        BufferKind::RequestBody => body(guest, Direction::Request),
-        BufferKind::ResponseBody => body(guest, Direction::Response),
-    }
+/// Reads from a buffer what the effective context may read of it now.
+fn read<T>(
+    guest: &mut Guest,
+    kind: BufferKind,
+    look: impl FnOnce(&[u8]) -> T,
+) -> Result<T, Refusal> {
+    let bytes = match kind {
+        BufferKind::VmConfiguration => Some(&[][..]),
+        BufferKind::PluginConfiguration => {
+            let root = guest.roots.get(&guest.root_id());
+            root.map(|root| &root.configuration[..])
+        }
+        BufferKind::CallBody => guest.call.as_ref().map(|call| &call.body[..]),
+        BufferKind::RequestBody => body(guest, Direction::Request)?,
+        BufferKind::ResponseBody => body(guest, Direction::Response)?,
+    };
+    bytes.map(look).ok_or(Refusal::Status(Status::NotFound))
 }
 
-fn body(guest: &mut Guest, direction: Direction) -> Result<Vec<u8>, Refusal> {
+fn body(guest: &mut Guest, direction: Direction) -> Result<Option<&[u8]>, Refusal> {
     let phased = guest.rules.flow == Flow::Phased;
-    let callback = guest.site.callback;
     if phased {
-        check_phase(callback, direction)?;
+        check_phase(guest.site.callback, direction)?;
+    }
+    let spilled = guest
+        .seat()
+        .is_some_and(|(exchange, _)| exchange.request.spilled);
+    if phased && direction == Direction::Request && spilled {
+        guest.log(LogLevel::Error, "cannot read request body buffered to file");
+        return Ok(None);
     }
     let (exchange, seat) = guest.seat().ok_or(Status::BadArgument)?;
     if phased && direction == Direction::Request {
-        if exchange.request.spilled {
-            guest.log(
-                crate::abi::LogLevel::Error,
-                "cannot read request body buffered to file",
-            );
-            return Err(Status::NotFound.into());
-        }
-        if exchange.request.body.is_empty() {
-            return Err(Status::NotFound.into());
-        }
-        return Ok(exchange.request.body.to_vec());
+        let body = &exchange.request.body;
+        return Ok((!body.is_empty()).then_some(&body[..]));
     }
-    match exchange.stage(seat, direction) {
-        Some(stage) if stage.body_open => Ok(stage.held.to_vec()),
-        _ => Err(Status::NotFound.into()),
-    }
+    let stage = exchange.stage(seat, direction);
+    Ok(stage
+        .filter(|stage| stage.body_open)
+        .map(|stage| &stage.held[..]))
 }
 
 /// ngx_wasm_module traps on bodies outside of their phases.
@@ -83,7 +79,6 @@ pub(super) fn get(
 ) -> Answer {
     let kind = BufferKind::from_raw(kind).ok_or(Status::BadArgument)?;
     let guest = env.guest();
-    let bytes = contents(guest, kind)?;
     if start != 0 {
         guest.find(Host::Kong, Row::BufferOffset);
     }
@@ -91,17 +86,17 @@ pub(super) fn get(
     if start.checked_add(max).is_none() && max != u32::MAX {
         return Err(Status::BadArgument.into());
     }
-    let piece = bytes
-        .get(size(start)..)
-        .map(|rest| rest.get(..size(max)).unwrap_or(rest))
-        .unwrap_or_default();
-    env.give(piece, ptr, len)
+    let piece = read(guest, kind, |bytes| {
+        let rest = bytes.get(size(start)..).unwrap_or_default();
+        rest.get(..size(max)).unwrap_or(rest).to_vec()
+    })?;
+    env.give(&piece, ptr, len)
 }
 
 pub(super) fn status(env: &mut Env<'_>, kind: u32, len: u32, flags: u32) -> Answer {
     let kind = BufferKind::from_raw(kind).ok_or(Status::BadArgument)?;
-    let bytes = contents(env.guest(), kind)?;
-    env.write_u32(len, u32::try_from(bytes.len()).unwrap_or(u32::MAX))?;
+    let length = read(env.guest(), kind, <[u8]>::len)?;
+    env.write_u32(len, u32::try_from(length).unwrap_or(u32::MAX))?;
     env.write_u32(flags, 0)
 }
 

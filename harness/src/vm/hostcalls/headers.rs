@@ -195,6 +195,16 @@ fn aliased<'a>(name: &'a str, rules: &Rules) -> &'a str {
     }
 }
 
+/// A name as the host writes it into a map.
+fn written(name: &str, rules: &Rules) -> String {
+    let name = aliased(name, rules);
+    if rules.lower_case_names {
+        name.to_ascii_lowercase()
+    } else {
+        name.to_owned()
+    }
+}
+
 /// The parts of an edit.
 fn edit(
     env: &mut Env<'_>,
@@ -242,7 +252,7 @@ pub(super) fn add(
         );
         return Ok(());
     }
-    let name = aliased(&name, guest.rules).to_owned();
+    let name = written(&name, guest.rules);
     if let Some(map) = open_map(guest, kind) {
         map.push(name, value);
     }
@@ -270,7 +280,7 @@ pub(super) fn replace(
         );
         return Ok(());
     }
-    let name = aliased(&name, rules).to_owned();
+    let name = written(&name, rules);
     let duplicated = match kind {
         MapKind::RequestHeaders => rules.set_duplicated_request,
         MapKind::ResponseHeaders => rules.set_duplicated_response,

@@ -1,0 +1,122 @@
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::{Filter, Listener};
+
+/// The static part of the configuration: clusters, administration, and where the listeners stand. They stand in their
+/// own file, since Envoy takes or refuses each one of a discovered list, but only the whole of a static one.
+pub(super) fn bootstrap(listeners_file: &Path, listeners: &[Listener]) -> Value {
+    let upstreams: BTreeSet<SocketAddr> =
+        listeners.iter().map(|listener| listener.upstream).collect();
+    json!({
+        "node": {"id": "tollgate", "cluster": "tollgate"},
+        "admin": {"address": loopback(0)},
+        "dynamic_resources": {"lds_config": {"path_config_source": {"path": listeners_file}}},
+        "static_resources": {"clusters": upstreams.into_iter().map(cluster).collect::<Vec<_>>()},
+    })
+}
+
+/// The discovered part: the listeners.
+pub(super) fn listeners(listeners: &[Listener]) -> Value {
+    json!({"resources": listeners.iter().map(listener).collect::<Vec<_>>()})
+}
+
+fn loopback(port: u16) -> Value {
+    json!({"socket_address": {"address": "127.0.0.1", "port_value": port}})
+}
+
+fn cluster_name(upstream: SocketAddr) -> String {
+    format!("upstream-{}", upstream.port())
+}
+
+fn cluster(upstream: SocketAddr) -> Value {
+    let name = cluster_name(upstream);
+    json!({
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": {
+                "address": upstream.ip().to_string(), "port_value": upstream.port(),
+            }}}}]}],
+        },
+    })
+}
+
+/// A listener that adds as little of Envoy's own as can be, so that what arrives is what the filters made.
+fn listener(listener: &Listener) -> Value {
+    let mut http_filters: Vec<Value> = listener.filters.iter().map(filter).collect();
+    http_filters.push(json!({
+        "name": "envoy.filters.http.router",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
+            "suppress_envoy_headers": true,
+        },
+    }));
+    let mut listener_filters = Vec::new();
+    if listener.proxy_protocol {
+        listener_filters.push(json!({
+            "name": "envoy.filters.listener.proxy_protocol",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol",
+            },
+        }));
+    }
+    json!({
+        "@type": "type.googleapis.com/envoy.config.listener.v3.Listener",
+        "name": listener.name,
+        "address": loopback(0),
+        "listener_filters": listener_filters,
+        "filter_chains": [{"filters": [{
+            "name": "envoy.filters.network.http_connection_manager",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+                "stat_prefix": "ingress",
+                "codec_type": "HTTP1",
+                "generate_request_id": false,
+                "server_header_transformation": "PASS_THROUGH",
+                "skip_xff_append": true,
+                "http_protocol_options": {"accept_http_10": true, "enable_trailers": true},
+                "http_filters": http_filters,
+                "route_config": {
+                    "name": "local",
+                    "virtual_hosts": [{
+                        "name": "all",
+                        "domains": ["*"],
+                        "routes": [{
+                            "match": {"prefix": "/"},
+                            "route": {"cluster": cluster_name(listener.upstream), "timeout": "15s"},
+                        }],
+                    }],
+                },
+            },
+        }]}],
+    })
+}
+
+fn filter(filter: &Filter) -> Value {
+    json!({
+        "name": filter.name,
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+            "config": {
+                "name": filter.name,
+                "configuration": {
+                    "@type": "type.googleapis.com/google.protobuf.StringValue",
+                    "value": filter.configuration,
+                },
+                "vm_config": {
+                    "vm_id": filter.vm_id,
+                    "runtime": "envoy.wasm.runtime.v8",
+                    "code": {"local": {"filename": filter.module}},
+                },
+                "failure_policy": "FAIL_CLOSED",
+                "allow_on_headers_stop_iteration": true,
+            },
+        },
+    })
+}

@@ -1,0 +1,87 @@
+# Tollgate's tasks. ./justw RECIPE does the same where just itself is missing.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+golden := "tests/golden"
+wasm_bindgen := "0.2.130"
+cargo_deny := "0.20.2"
+
+# list the recipes
+default:
+    @{{ just_executable() }} --list --unsorted
+
+# see requests of an OpenAI client pass through the filters, with mock providers
+demo *arguments: wasm
+    cargo run --quiet --package tollgate-harness -- demo {{ arguments }}
+
+# run every test, from unit tests to a real Envoy and real clients
+test: setup wasm
+    @JUST={{ just_executable() }} .ci/test
+
+# what a build server runs: lints, dependency rules, tests
+ci: lint deny test
+
+# get all that the tests need: toolchain, Envoy, client SDKs, Node
+setup: toolchain
+    @.ci/venv
+    @.cache/venv/bin/pip install --quiet --requirement tests/python/requirements.txt
+    @.ci/need nodejs "Node.js, which runs the WebAssembly unit tests," command -v node
+
+# get the Rust toolchain and its WebAssembly targets
+toolchain:
+    @.ci/toolchain
+
+# build the shipped modules and the test guests, and describe the shipped ones
+wasm: toolchain
+    cargo build --quiet --profile wasm --target wasm32-wasip1 --package tollgate-key-auth --package tollgate-noop
+    @ls -l target/wasm32-wasip1/wasm/*.wasm
+
+# check format, lints and documentation, natively and for WebAssembly
+lint: toolchain
+    cargo fmt --all --check
+    cargo clippy --quiet --workspace --all-targets -- --deny warnings
+    cargo clippy --quiet --target wasm32-wasip1 --package tollgate-kit --package tollgate-key-auth --package tollgate-noop -- --deny warnings
+    RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --workspace --no-deps --document-private-items
+
+# check the licences and sources of the dependencies, and known vulnerabilities where the database can be reached
+deny: toolchain
+    #!/usr/bin/env bash
+    set -euo pipefail
+    deny=$(.ci/cargo-tool cargo-deny {{ cargo_deny }} cargo-deny)
+    "$deny" --log-level error check bans licenses sources
+    if timeout 60 "$deny" --log-level off fetch db; then
+        "$deny" --log-level error check --disable-fetch advisories
+    else
+        echo "the advisory database can't be reached: vulnerabilities are NOT checked" >&2
+    fi
+
+# run the pure logic as WebAssembly under Node
+node: toolchain
+    #!/usr/bin/env bash
+    set -euo pipefail
+    export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER=$(.ci/cargo-tool wasm-bindgen-cli {{ wasm_bindgen }} wasm-bindgen-test-runner)
+    cargo test --target wasm32-unknown-unknown --package tollgate-node-tests
+
+# run the golden cases in simulation, with more arguments for `tollgate conformance`: just conformance --profile kong
+conformance *arguments: wasm
+    cargo run --quiet --package tollgate-harness -- conformance --deviations tests/deviations.json {{ arguments }} {{ golden }}
+
+# print what a request costs in fuel and host calls, and what a module costs in size and memory
+fuel: wasm
+    cargo test --quiet --package tollgate-tests --test cost -- --nocapture
+
+# accept the present cost as the golden one
+fuel-accept: wasm
+    TOLLGATE_ACCEPT_COST=1 cargo test --quiet --package tollgate-tests --test cost
+
+# measure the CPU a request costs on a real Envoy: without filters, with one that does nothing, with key-auth
+bench-envoy: setup wasm
+    cargo run --quiet --package tollgate-tests --bin envoy-cpu
+
+# all figures
+bench: fuel bench-envoy
+
+# delete what was built and downloaded
+clean:
+    cargo clean
+    rm -rf .cache

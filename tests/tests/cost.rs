@@ -1,0 +1,204 @@
+//! What the shipped modules cost, in figures that don't depend on the machine: fuel (about one for each instruction),
+//! host calls, bytes copied, size and memory. They are compared with the golden ones, so that a change that makes
+//! requests dearer is seen when it is made. `just fuel-accept` accepts the present ones.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::{env, fs};
+
+use serde_json::{Map, Value, json};
+use tollgate_harness::engine::{Engine, Module};
+use tollgate_harness::profile::{Knobs, Profile};
+use tollgate_harness::sim::{Request, Response, Sim};
+use tollgate_harness::vm::Cost;
+use tollgate_tests::{module, root};
+
+/// How far a figure may be from the golden one, in hundredths of it.
+const TOLERANCE_PERCENT: u64 = 2;
+
+/// The promises of the documentation, in bytes.
+const LARGEST_MODULE: u64 = 300 * 1024;
+const LARGEST_MEMORY: u64 = 512 * 1024;
+
+/// The key of one consumer out of a thousand.
+const KEY: &str = "sk-0000000500-abcdefghijklmnopqrstuvwxyz";
+
+fn configuration(more: Value) -> Value {
+    let consumers: Vec<Value> = (0..1000)
+        .map(|number| {
+            json!({
+                "id": format!("consumer-{number}"),
+                "username": format!("user-{number}"),
+                "credentials": [{
+                    "id": format!("credential-{number}"),
+                    "key": format!("sk-{number:010}-abcdefghijklmnopqrstuvwxyz"),
+                }],
+            })
+        })
+        .collect();
+    let mut configuration = json!({"host": "envoy", "consumers": consumers});
+    configuration
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    configuration
+}
+
+/// A request with 20 headers, as a browser's client sends them behind two proxies; `key` is the last one.
+fn request(method: &str, key: Option<&str>) -> Request {
+    let lines = [
+        ("accept", "application/json"),
+        ("accept-encoding", "gzip, deflate, br"),
+        ("accept-language", "en-GB,en;q=0.9"),
+        ("cache-control", "no-cache"),
+        ("content-type", "application/json"),
+        ("origin", "https://app.example.com"),
+        ("pragma", "no-cache"),
+        ("referer", "https://app.example.com/chat"),
+        ("sec-fetch-mode", "cors"),
+        (
+            "traceparent",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ),
+        ("user-agent", "OpenAI/Python 2.8.0"),
+        ("x-forwarded-for", "203.0.113.7, 10.0.0.2"),
+        ("x-forwarded-port", "443"),
+        ("x-forwarded-proto", "https"),
+        ("x-request-id", "2f9d3f6c-8d0d-4a52-b7c5-0c1b5c0f3a11"),
+        ("x-stainless-arch", "x64"),
+        ("x-stainless-lang", "python"),
+        ("x-stainless-os", "Linux"),
+        ("x-stainless-runtime", "CPython"),
+    ];
+    let request = Request::new(method, "/v1/chat/completions");
+    let request = lines.into_iter().fold(request, |request, (name, value)| {
+        request.header(name, value)
+    });
+    match key {
+        Some(key) => request.header("apikey", key.to_owned()),
+        None => request.header("x-stainless-async", "false"),
+    }
+}
+
+fn simulation(module: &Module, configuration: &Value) -> Sim {
+    let knobs = Knobs {
+        headers_stop_iteration: true,
+        ..Knobs::default()
+    };
+    Sim::of(Profile::Envoy)
+        .knobs(knobs)
+        .filter(module, configuration)
+        .start()
+        .unwrap()
+}
+
+/// The cost of a request after a first one like it.
+fn cost(sim: &mut Sim, request: &Request, status: u16) -> Cost {
+    let send = |sim: &mut Sim| -> Response {
+        let response = sim.send(request.clone());
+        assert_eq!(response.status(), status, "{}", response.text());
+        response
+    };
+    send(sim);
+    send(sim).cost().clone()
+}
+
+fn key_auth_figures() -> Value {
+    let engine = Engine::for_simulation().unwrap();
+    let path = module("key_auth");
+    let module = Module::load(&engine, &path).unwrap();
+    let mut plain = simulation(&module, &configuration(json!({})));
+    let mut body = simulation(&module, &configuration(json!({"key_in_body": true})));
+    let json_body = format!(
+        "{{\"apikey\":\"{KEY}\",\"messages\":[\"{}\"]}}",
+        "word ".repeat(400)
+    );
+    let requests = BTreeMap::from([
+        (
+            "key in a header",
+            cost(&mut plain, &request("GET", Some(KEY)), 200),
+        ),
+        ("no key", cost(&mut plain, &request("GET", None), 401)),
+        (
+            "wrong key",
+            cost(&mut plain, &request("GET", Some("sk-wrong")), 401),
+        ),
+        (
+            "key in a JSON body of 2 KB",
+            cost(&mut body, &request("POST", None).body(json_body), 200),
+        ),
+    ]);
+    json!({
+        "module_bytes": fs::metadata(path).unwrap().len(),
+        "memory_bytes_at_1000_credentials": plain.worker().memory_bytes(),
+        "requests_with_20_headers": requests,
+    })
+}
+
+/// Every number in a document, by its path.
+fn numbers(path: &str, value: &Value, into: &mut BTreeMap<String, u64>) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                numbers(&format!("{path}/{name}"), member, into);
+            }
+        }
+        other => {
+            into.insert(path.to_owned(), other.as_u64().unwrap());
+        }
+    }
+}
+
+fn flattened(figures: &Value) -> BTreeMap<String, u64> {
+    let mut found = BTreeMap::new();
+    numbers("", figures, &mut found);
+    found
+}
+
+fn golden_path(filter: &str) -> PathBuf {
+    root().join(format!("tests/golden-cost/{filter}.json"))
+}
+
+#[test]
+fn key_auth_costs_what_it_cost_before() {
+    let figures = key_auth_figures();
+    println!("{figures:#}");
+    let path = golden_path("key_auth");
+    if env::var_os("TOLLGATE_ACCEPT_COST").is_some() {
+        fs::write(&path, format!("{figures:#}\n")).unwrap();
+    }
+    let golden =
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let (golden, figures) = (
+        flattened(&serde_json::from_str(&golden).unwrap()),
+        flattened(&figures),
+    );
+    let mut changed = Map::new();
+    for path in golden.keys().chain(figures.keys()) {
+        let before = golden.get(path).copied().unwrap_or_default();
+        let now = figures.get(path).copied().unwrap_or_default();
+        if before.abs_diff(now) * 100 > before * TOLERANCE_PERCENT {
+            changed.insert(path.clone(), json!({"before": before, "now": now}));
+        }
+    }
+    assert!(
+        changed.is_empty(),
+        "if it is worth it, accept it with `just fuel-accept`: {:#}",
+        Value::Object(changed)
+    );
+}
+
+#[test]
+fn key_auth_is_as_small_as_promised() {
+    let size = fs::metadata(module("key_auth")).unwrap().len();
+    assert!(size <= LARGEST_MODULE, "the module has {size} bytes");
+    let engine = Engine::for_simulation().unwrap();
+    let module = Module::load(&engine, &module("key_auth")).unwrap();
+    let mut sim = simulation(&module, &configuration(json!({})));
+    cost(&mut sim, &request("GET", Some(KEY)), 200);
+    let memory = sim.worker().memory_bytes() as u64;
+    assert!(
+        memory <= LARGEST_MEMORY,
+        "1,000 credentials take {memory} bytes of memory"
+    );
+}
