@@ -315,14 +315,18 @@ fn caller(action: &str, then: &str) -> Guest {
     let status = guest.text(":status");
     let why = guest.text(":dispatch_status");
     guest
+        .with("(global $stream (mut i32) (i32.const 0))")
         .on(
             "request_headers",
-            &format!("(call $dispatch {target} {headers}) {action}"),
+            &format!(
+                "(global.set $stream (local.get $id)) (call $dispatch {target} {headers}) {action}"
+            ),
         )
         .on(
             "http_call_response",
             &format!(
-                "(call $num (local.get $headers)) (call $show_header (i32.const 6) {status})
+                "(drop (call $effective (global.get $stream)))
+                 (call $num (local.get $headers)) (call $show_header (i32.const 6) {status})
                  (call $show_header (i32.const 6) {why}) {then}"
             ),
         )
