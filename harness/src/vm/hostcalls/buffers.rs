@@ -155,7 +155,7 @@ pub(super) fn set(
             &value,
             rules.buffer_replacement,
         ),
-        _ => Err(Status::NotFound.into()),
+        _ => Err(Status::BadArgument.into()),
     }
 }
 
