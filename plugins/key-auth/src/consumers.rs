@@ -191,6 +191,9 @@ fn are_texts(list: Value<'_>, reader: &mut Reader<'_>) -> bool {
 impl Field for Consumers {
     fn read(value: Value<'_>, reader: &mut Reader<'_>) -> Option<Consumers> {
         let mut consumers = Consumers::default();
+        // Most consumers have one credential, and two fifths of their text is kept.
+        let text = value.text().len().saturating_mul(2) / 5;
+        consumers.directory.reserve(value.items().count(), text);
         elements_of(value, reader, |reader, consumer| {
             consumers.add(consumer, reader)
         })?;

@@ -8,6 +8,7 @@ use crate::digest::Digest;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 use tollgate_kit::identity::Identity;
+use tollgate_kit::json::Value;
 
 /// Everything that is looked up in requests.
 #[derive(Clone, Debug, Default)]
@@ -28,15 +29,43 @@ struct Text {
     length: u32,
 }
 
+/// Its texts stand one behind the other: id, username, custom id, groups (a JSON array of strings), metadata (a JSON object).
 #[derive(Clone, Debug)]
 struct Consumer {
-    id: Text,
-    username: Option<Text>,
-    custom_id: Option<Text>,
-    /// A JSON array of strings.
-    groups: Option<Text>,
-    /// A JSON object.
-    metadata: Option<Text>,
+    start: u32,
+    lengths: [u32; 5],
+}
+
+impl Consumer {
+    /// The length of a text that is not there.
+    const ABSENT: u32 = u32::MAX;
+
+    const USERNAME: usize = 1;
+    const CUSTOM_ID: usize = 2;
+    const GROUPS: usize = 3;
+    const METADATA: usize = 4;
+
+    fn id(&self) -> Text {
+        Text {
+            start: self.start,
+            length: self.lengths.first().copied().unwrap_or_default(),
+        }
+    }
+
+    fn text(&self, which: usize) -> Option<Text> {
+        let length = self
+            .lengths
+            .get(which)
+            .copied()
+            .filter(|length| *length != Self::ABSENT)?;
+        let before = self
+            .lengths
+            .iter()
+            .take(which)
+            .filter(|length| **length != Self::ABSENT);
+        let start = before.fold(self.start, |start, length| start.saturating_add(*length));
+        Some(Text { start, length })
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -44,8 +73,8 @@ struct Credential {
     digest: Digest,
     consumer: u32,
     id: Text,
-    /// Seconds since 1970; `u64::MAX` for never.
-    expires_at: u64,
+    /// Seconds since 1970, until the year 2106; `u32::MAX` for never.
+    expires_at: u32,
 }
 
 /// A consumer to be added.
@@ -97,9 +126,20 @@ pub struct Owner {
 }
 
 impl Directory {
-    /// Makes room for so many bytes of text.
-    pub fn reserve(&mut self, text: usize) {
-        self.text.reserve(text);
+    /// Makes room for about so many credentials of as many consumers, with so many bytes of text. Growing costs copies and, for
+    /// the tables, hashing everything again.
+    pub fn reserve(&mut self, credentials: usize, text: usize) {
+        self.text.reserve_exact(text);
+        self.consumers.reserve_exact(credentials);
+        self.credentials.reserve_exact(credentials);
+        for index in [
+            &mut self.by_digest,
+            &mut self.by_id,
+            &mut self.by_username,
+            &mut self.by_credential_id,
+        ] {
+            index.reserve(credentials);
+        }
     }
 
     /// How many credentials there are.
@@ -127,19 +167,22 @@ impl Directory {
             return Err(Clash::Username);
         }
         let number = u32::try_from(self.consumers.len()).map_err(|_| Clash::Full)?;
-        let consumer = Consumer {
-            id: self.keep(new.id.as_bytes())?,
-            username: new
-                .username
-                .map(|text| self.keep(text.as_bytes()))
-                .transpose()?,
-            custom_id: new
-                .custom_id
-                .map(|text| self.keep(text.as_bytes()))
-                .transpose()?,
-            groups: new.groups.map(|text| self.keep(text)).transpose()?,
-            metadata: new.metadata.map(|text| self.keep(text)).transpose()?,
+        let texts = [
+            Some(new.id.as_bytes()),
+            new.username.map(str::as_bytes),
+            new.custom_id.map(str::as_bytes),
+            new.groups,
+            new.metadata,
+        ];
+        let mut consumer = Consumer {
+            start: u32::try_from(self.text.len()).map_err(|_| Clash::Full)?,
+            lengths: [Consumer::ABSENT; 5],
         };
+        for (text, length) in texts.into_iter().zip(&mut consumer.lengths) {
+            if let Some(text) = text {
+                *length = self.keep(text)?.length;
+            }
+        }
         self.consumers.push(consumer);
         let Directory {
             text,
@@ -148,22 +191,14 @@ impl Directory {
             by_username,
             ..
         } = self;
-        let id_hash = |number: u32| {
-            hash(
-                consumers
-                    .get(number as usize)
-                    .map_or(&[], |consumer| read(text, consumer.id)),
-            )
-        };
-        by_id.insert(number, id_hash);
+        let known = |number: u32| consumers.get(number as usize);
+        by_id.insert(number, |number| {
+            hash(known(number).map_or(&[], |known| read(text, known.id())))
+        });
         if new.username.is_some() {
-            let name = |number: u32| {
-                consumers
-                    .get(number as usize)
-                    .and_then(|consumer| consumer.username)
-            };
             by_username.insert(number, |number| {
-                hash(name(number).map_or(&[], |name| read(text, name)))
+                let name = known(number).and_then(|known| known.text(Consumer::USERNAME));
+                hash(name.map_or(&[], |name| read(text, name)))
             });
         }
         Ok(number)
@@ -191,7 +226,10 @@ impl Directory {
         }
         let number = u32::try_from(self.credentials.len()).map_err(|_| Clash::Full)?;
         let id = self.keep(new.id.as_bytes())?;
-        let expires_at = new.expires_at.map_or(u64::MAX, |at| at.as_secs());
+        // Later than the year 2106 is as good as never.
+        let expires_at = new.expires_at.map_or(u32::MAX, |at| {
+            u32::try_from(at.as_secs()).unwrap_or(u32::MAX)
+        });
         self.credentials.push(Credential {
             digest: new.digest,
             consumer,
@@ -225,7 +263,8 @@ impl Directory {
     pub fn owner(&self, digest: &Digest, now: impl FnOnce() -> Duration) -> Option<Owner> {
         let number = self.find(digest)?;
         let credential = self.credentials.get(number as usize)?;
-        if credential.expires_at != u64::MAX && now().as_secs() >= credential.expires_at {
+        if credential.expires_at != u32::MAX && now().as_secs() >= u64::from(credential.expires_at)
+        {
             return None;
         }
         Some(Owner {
@@ -252,23 +291,19 @@ impl Directory {
         let credential = owner
             .credential
             .and_then(|number| self.credentials.get(number as usize));
-        let groups = consumer
-            .groups
-            .and_then(|groups| tollgate_kit::json::Value::parse(self.read(groups)).ok());
+        let text = |which: usize| consumer.text(which).map(|text| self.read(text));
+        let groups = text(Consumer::GROUPS).and_then(|groups| Value::parse(groups).ok());
         Some(Identity {
-            consumer: string(consumer.id),
-            username: consumer.username.map(string),
-            custom_id: consumer.custom_id.map(string),
+            consumer: string(consumer.id()),
+            username: consumer.text(Consumer::USERNAME).map(string),
+            custom_id: consumer.text(Consumer::CUSTOM_ID).map(string),
             credential: credential.map(|credential| string(credential.id)),
             groups: groups
-                .map(|groups| {
-                    groups
-                        .items()
-                        .filter_map(|group| group.as_str().map(|group| group.into_owned()))
-                        .collect()
-                })
-                .unwrap_or_default(),
-            metadata: consumer.metadata.map(string),
+                .iter()
+                .flat_map(|groups| groups.items())
+                .filter_map(|group| group.as_str().map(|group| group.into_owned()))
+                .collect(),
+            metadata: consumer.text(Consumer::METADATA).map(string),
         })
     }
 
@@ -284,7 +319,7 @@ impl Directory {
         let same = |number: u32| {
             self.consumers
                 .get(number as usize)
-                .is_some_and(|known| self.read(known.id) == id.as_bytes())
+                .is_some_and(|known| self.read(known.id()) == id.as_bytes())
         };
         self.by_id.find(hash(id.as_bytes()), same)
     }
@@ -293,7 +328,7 @@ impl Directory {
         let name = |number: u32| {
             self.consumers
                 .get(number as usize)
-                .and_then(|known| known.username)
+                .and_then(|known| known.text(Consumer::USERNAME))
         };
         self.by_username.find(hash(username.as_bytes()), |number| {
             name(number).is_some_and(|known| self.read(known) == username.as_bytes())
@@ -350,6 +385,20 @@ impl Index {
             }
         }
         None
+    }
+
+    /// Makes an empty table large enough for so many numbers.
+    fn reserve(&mut self, numbers: usize) {
+        if self.used == 0 {
+            let slots = numbers.saturating_mul(3) / 2;
+            self.slots = vec![
+                0;
+                slots
+                    .saturating_add(1)
+                    .checked_next_power_of_two()
+                    .unwrap_or(16)
+            ];
+        }
     }
 
     fn insert(&mut self, number: u32, hash_of: impl Fn(u32) -> u64) {

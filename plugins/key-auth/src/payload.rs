@@ -191,9 +191,9 @@ impl<'a> Payload<'a> {
                         piece.push(b'=');
                         args::encode(value, Unescaped::Unreserved, &mut piece);
                     }
-                    pieces.push(piece);
+                    let place = pieces.partition_point(|known| known <= &piece);
+                    pieces.insert(place, piece);
                 }
-                pieces.sort();
                 Some(pieces.join(&b'&'))
             }
             Payload::Multipart { body, boundary } => {
@@ -202,7 +202,7 @@ impl<'a> Payload<'a> {
                     return None;
                 }
                 parts.retain(|part| part.name != Some(name));
-                parts.sort_by_key(|part| part.name);
+                parts.sort_unstable_by_key(|part| (part.name, part.place.start));
                 let mut out = Vec::new();
                 for part in parts {
                     let field = part.name.unwrap_or_default();

@@ -149,8 +149,9 @@ impl Poll {
 impl Load {
     fn new(document: Vec<u8>, etag: Option<Vec<u8>>) -> Load {
         let mut consumers = Consumers::default();
-        // Text is what most of a document is.
-        consumers.directory.reserve(document.len() / 2);
+        // Ids, names and a digest rarely take less than 100 bytes, and half of that is text to keep.
+        let size = document.len();
+        consumers.directory.reserve(size / 100, size / 2);
         Load {
             document,
             etag,
