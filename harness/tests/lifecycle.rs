@@ -315,14 +315,18 @@ fn caller(action: &str, then: &str) -> Guest {
     let status = guest.text(":status");
     let why = guest.text(":dispatch_status");
     guest
+        .with("(global $stream (mut i32) (i32.const 0))")
         .on(
             "request_headers",
-            &format!("(call $dispatch {target} {headers}) {action}"),
+            &format!(
+                "(global.set $stream (local.get $id)) (call $dispatch {target} {headers}) {action}"
+            ),
         )
         .on(
             "http_call_response",
             &format!(
-                "(call $num (local.get $headers)) (call $show_header (i32.const 6) {status})
+                "(drop (call $effective (global.get $stream)))
+                 (call $num (local.get $headers)) (call $show_header (i32.const 6) {status})
                  (call $show_header (i32.const 6) {why}) {then}"
             ),
         )
@@ -399,6 +403,45 @@ fn a_call_that_outlasts_its_timeout_fails() {
     sim.send(Request::get("/"));
     assert_eq!(said(&sim)[1], "0");
     assert_eq!(sim.now_unix_nanos() - before, 1_000_000_000);
+}
+
+#[test]
+fn on_envoy_an_answer_comes_to_the_root_context() {
+    let mut guest = Guest::new();
+    let target = guest.text("auth:80");
+    let headers = guest.map(&[(":method", "GET"), (":path", "/"), (":authority", "auth")]);
+    let path = guest.text(":path");
+    let guest = guest
+        .on(
+            "request_headers",
+            &format!("(call $dispatch {target} {headers}) {PAUSE}"),
+        )
+        .on(
+            "http_call_response",
+            &format!("(call $show_header (i32.const 0) {path})"),
+        );
+    for (profile, seen) in [(Profile::Envoy, "2"), (Profile::Kong, "/")] {
+        let setting = guest.setting(profile);
+        let mut sim = setting
+            .on_call("auth:80", |_: &_| Answer::status(200))
+            .start()
+            .unwrap();
+        sim.send(Request::get("/"));
+        assert_eq!(said(&sim)[1], seen, "{profile}");
+    }
+}
+
+#[test]
+fn the_503_for_a_dead_filter_passes_the_filters_before_it() {
+    let module = Guest::new().on("request_headers", "unreachable").module();
+    let mut sim = Sim::of(Profile::Envoy)
+        .filter(&replier("a").module(), json!({}))
+        .filter(&module, json!({}))
+        .filter(&replier("c").module(), json!({}))
+        .start()
+        .unwrap();
+    assert_eq!(sim.send(Request::get("/")).status(), 503);
+    assert_eq!(said(&sim).join(" "), "a a a c");
 }
 
 #[test]
@@ -779,6 +822,28 @@ fn envoys_properties_are_binary_and_kongs_are_text() {
             "{profile}"
         );
     }
+}
+
+#[test]
+fn what_envoy_derives_from_headers_goes_with_them_and_is_back_in_the_log_to_be_read() {
+    let mut guest = Guest::new();
+    let (path, protocol) = (guest.text("request\0path"), guest.text("request\0protocol"));
+    let name = guest.text("x-a");
+    let reads = format!("(call $show_property {path}) (call $show_property {protocol})");
+    let writes = format!("(call $num (call $set_header (i32.const 0) {name} {name}))");
+    let guest = guest
+        .on("request_headers", &reads)
+        .on("response_headers", &reads)
+        .on("log", &format!("{reads} {writes}"));
+    let mut sim = guest.sim(Profile::Envoy);
+    sim.send(Request::get("/p"));
+    assert_eq!(
+        said(&sim),
+        ["/p", "HTTP/1.1", "1", "HTTP/1.1", "/p", "HTTP/1.1", "2"]
+    );
+    let mut sim = guest.sim(Profile::Kong);
+    sim.send(Request::get("/p"));
+    assert_eq!(said(&sim)[2], "/p");
 }
 
 #[test]

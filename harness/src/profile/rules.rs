@@ -58,6 +58,13 @@ pub struct Rules {
     pub call_target: CallTarget,
     /// What a guest sees of a failed call.
     pub failed_call: FailedCall,
+    /// Whether `on_http_call_response` runs in the root context, so that a guest has to choose its stream with
+    /// `set_effective_context`, as the SDKs do. Envoy: yes (running). Kong: it runs in the stream's.
+    pub calls_answer_root: bool,
+    /// Whether a body that is not there in this phase reads as empty. Envoy: yes (running). Kong: a trap (running).
+    pub absent_body_is_empty: bool,
+    /// Whether a filter's configuration can be read in `on_configure` alone. Envoy: yes (running).
+    pub configuration_only_in_configure: bool,
     /// Whether `set_effective_context` does anything. Kong: no, and answers Ok (running).
     pub effective_context: bool,
     /// Whether a tick period may be set again. Kong: a trap (running).
@@ -177,7 +184,7 @@ pub struct SharedData {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricMisuse {
     /// Counters: increments of 0 or less are BadArgument, record adds. Gauges take both. Histograms: increment and get
-    /// are BadArgument. An unknown id is BadArgument.
+    /// are BadArgument. An unknown id is NotFound.
     Answers,
     /// Increment only on counters, record only on gauges and histograms, get not on histograms, names up to 256 bytes
     /// with their prefix, no unknown ids: else a trap.
@@ -261,6 +268,9 @@ const ENVOY_RULES: Rules = Rules {
     calls_anywhere: true,
     call_target: CallTarget::Cluster,
     failed_call: FailedCall::NoHeaders,
+    calls_answer_root: true,
+    absent_body_is_empty: true,
+    configuration_only_in_configure: true,
     effective_context: true,
     tick_again: true,
     missing: &[],
@@ -304,6 +314,9 @@ pub(super) static KONG: Rules = Rules {
     calls_anywhere: false,
     call_target: CallTarget::HostPort,
     failed_call: FailedCall::DispatchStatus,
+    calls_answer_root: false,
+    absent_body_is_empty: false,
+    configuration_only_in_configure: false,
     effective_context: false,
     tick_again: false,
     missing: &[

@@ -19,9 +19,12 @@ pub struct Metric {
 /// Why a metric was not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MetricError {
-    /// Answered with `BadArgument`.
-    #[error("the metric does not exist or does not take this")]
+    /// The metric does not take this.
+    #[error("a metric of this kind does not take this")]
     Refused,
+    /// No metric has this number.
+    #[error("no such metric")]
+    NotFound,
     /// No metric has this number, on a host that traps.
     #[error("could not find the metric of this id")]
     Unknown,
@@ -43,6 +46,27 @@ pub enum MetricError {
 /// bytes here, so that a name that passes fits for any module.
 const NAME_LIMIT: usize = 256 - "pw::".len() - 32;
 
+/// A number's low bits tell the kind, as Envoy's do.
+const KIND_BITS: u32 = 2;
+const KIND_MASK: u32 = (1 << KIND_BITS) - 1;
+
+fn kind_bits(kind: MetricKind) -> u32 {
+    match kind {
+        MetricKind::Counter => 0,
+        MetricKind::Gauge => 1,
+        MetricKind::Histogram => 2,
+    }
+}
+
+/// Envoy looks at the kind that a number claims before it looks whether there is such a metric.
+fn refuse_histogram(misuse: MetricMisuse, id: u32) -> Result<(), MetricError> {
+    let histogram = id & KIND_MASK == kind_bits(MetricKind::Histogram);
+    if histogram && misuse == MetricMisuse::Answers {
+        return Err(MetricError::Refused);
+    }
+    Ok(())
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Metrics {
     ids: HashMap<String, u32>,
@@ -62,7 +86,8 @@ impl Metrics {
         if let Some(id) = self.ids.get(name) {
             return Ok(*id);
         }
-        let id = u32::try_from(self.metrics.len()).map_err(|_| MetricError::Refused)?;
+        let index = u32::try_from(self.metrics.len()).map_err(|_| MetricError::Refused)?;
+        let id = index << KIND_BITS | kind_bits(kind);
         let metric = Metric {
             kind,
             value: 0,
@@ -74,10 +99,10 @@ impl Metrics {
     }
 
     pub(super) fn get(&mut self, misuse: MetricMisuse, id: u32) -> Result<u64, MetricError> {
+        refuse_histogram(misuse, id)?;
         let metric = self.find(misuse, id)?;
-        match (metric.kind, misuse) {
-            (MetricKind::Histogram, MetricMisuse::Answers) => Err(MetricError::Refused),
-            (MetricKind::Histogram, MetricMisuse::Traps) => Err(MetricError::GotHistogram),
+        match metric.kind {
+            MetricKind::Histogram => Err(MetricError::GotHistogram),
             _ => Ok(metric.value.cast_unsigned()),
         }
     }
@@ -106,6 +131,7 @@ impl Metrics {
         id: u32,
         by: i64,
     ) -> Result<(), MetricError> {
+        refuse_histogram(misuse, id)?;
         let metric = self.find(misuse, id)?;
         match (metric.kind, misuse) {
             (MetricKind::Counter, MetricMisuse::Answers) if by <= 0 => {
@@ -114,15 +140,19 @@ impl Metrics {
             (MetricKind::Counter, _) | (MetricKind::Gauge, MetricMisuse::Answers) => {
                 metric.value = metric.value.wrapping_add(by);
             }
-            (MetricKind::Histogram, MetricMisuse::Answers) => return Err(MetricError::Refused),
-            (_, MetricMisuse::Traps) => return Err(MetricError::IncrementedNoCounter),
+            (MetricKind::Gauge | MetricKind::Histogram, _) => {
+                return Err(MetricError::IncrementedNoCounter);
+            }
         }
         Ok(())
     }
 
     pub(super) fn kind(&self, id: u32) -> Option<MetricKind> {
-        let index = usize::try_from(id).ok()?;
-        self.metrics.get(index).map(|(_, metric)| metric.kind)
+        let index = usize::try_from(id >> KIND_BITS).ok()?;
+        self.metrics
+            .get(index)
+            .map(|(_, metric)| metric.kind)
+            .filter(|kind| kind_bits(*kind) == id & KIND_MASK)
     }
 
     pub(super) fn all(&self) -> BTreeMap<String, Metric> {
@@ -130,12 +160,16 @@ impl Metrics {
     }
 
     fn find(&mut self, misuse: MetricMisuse, id: u32) -> Result<&mut Metric, MetricError> {
-        usize::try_from(id)
+        let known = self.kind(id).is_some();
+        usize::try_from(id >> KIND_BITS)
             .ok()
             .and_then(|index| self.metrics.get_mut(index))
             .map(|(_, metric)| metric)
+            .filter(|_| known)
             .ok_or(match misuse {
-                MetricMisuse::Answers => MetricError::Refused,
+                // No kind has these bits.
+                MetricMisuse::Answers if id & KIND_MASK == KIND_MASK => MetricError::Refused,
+                MetricMisuse::Answers => MetricError::NotFound,
                 MetricMisuse::Traps => MetricError::Unknown,
             })
     }
@@ -161,7 +195,11 @@ mod tests {
         assert_eq!(metrics.get(Answers, counter), Ok(5));
         assert_eq!(metrics.increment(Answers, gauge, -2), Ok(()));
         assert_eq!(metrics.all()["g"].value, -2);
-        assert_eq!(metrics.get(Answers, 7), Err(MetricError::Refused));
+        assert_eq!(metrics.get(Answers, 400), Err(MetricError::NotFound));
+        assert_eq!(
+            metrics.increment(Answers, 402, 1),
+            Err(MetricError::Refused)
+        );
     }
 
     #[test]

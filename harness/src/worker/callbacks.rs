@@ -80,8 +80,8 @@ impl Worker {
         if let Some(exchange) = self.world.exchanges.get_mut(&id)
             && let Some(seat) = exchange.seats.get_mut(seat)
         {
-            // A dead filter's log callbacks do not run either way.
-            seat.bypassed |= passes;
+            // A dead filter fails its stream once; the answer that tells so passes it.
+            seat.bypassed = true;
         }
         if passes { Ran::Bypassed } else { Ran::Failed }
     }
@@ -144,8 +144,10 @@ impl Worker {
                 kills_worker: true,
             }),
             Some((id, seat)) => {
+                let in_root = self.setup.profile.rules().calls_answer_root;
                 let ran = self.run(id, seat, Callback::CallResponse, |vm, world, site| {
-                    vm.on_call_response(world, site, call.0, view)
+                    let context = if in_root { owner.root } else { site.context };
+                    vm.on_call_response(world, Site { context, ..site }, call.0, view)
                 });
                 if phased {
                     self.call_answered_phased(id, &ran);

@@ -17,6 +17,12 @@ fn read<T>(
 ) -> Result<T, Refusal> {
     let bytes = match kind {
         BufferKind::VmConfiguration => Some(&[][..]),
+        BufferKind::PluginConfiguration
+            if guest.rules.configuration_only_in_configure
+                && guest.site.callback != Callback::Configure =>
+        {
+            None
+        }
         BufferKind::PluginConfiguration => {
             let root = guest.roots.get(&guest.root_id());
             root.map(|root| &root.configuration[..])
@@ -30,6 +36,7 @@ fn read<T>(
 
 fn body(guest: &mut Guest, direction: Direction) -> Result<Option<&[u8]>, Refusal> {
     let phased = guest.rules.flow == Flow::Phased;
+    let empty = guest.rules.absent_body_is_empty;
     if phased {
         check_phase(guest.site.callback, direction)?;
     }
@@ -46,9 +53,10 @@ fn body(guest: &mut Guest, direction: Direction) -> Result<Option<&[u8]>, Refusa
         return Ok((!body.is_empty()).then_some(&body[..]));
     }
     let stage = exchange.stage(seat, direction);
-    Ok(stage
-        .filter(|stage| stage.body_open)
-        .map(|stage| &stage.held[..]))
+    Ok(match stage.filter(|stage| stage.body_open) {
+        Some(stage) => Some(&stage.held[..]),
+        None => empty.then_some(&[][..]),
+    })
 }
 
 /// ngx_wasm_module traps on bodies outside of their phases.
@@ -147,7 +155,7 @@ pub(super) fn set(
             &value,
             rules.buffer_replacement,
         ),
-        _ => Err(Status::NotFound.into()),
+        _ => Err(Status::BadArgument.into()),
     }
 }
 

@@ -13,6 +13,11 @@ use crate::vm::{Callback, Guest};
 /// What a single get says about a map that is not there in this phase.
 const GONE: Status = Status::BadArgument;
 
+/// Whether maps that went by are there to be read alone: Envoy shows them once more in `on_log`.
+fn only_read(guest: &Guest) -> bool {
+    guest.site.callback == Callback::Log && !guest.rules.headers_stay
+}
+
 /// A map of the effective context's exchange, where it is there for it now.
 fn open_map(guest: &mut Guest, kind: MapKind) -> Option<&mut Headers> {
     let (rules, callback) = (guest.rules, guest.site.callback);
@@ -114,6 +119,9 @@ pub(super) fn set_pairs(env: &mut Env<'_>, map: u32, ptr: u32, len: u32) -> Answ
     let guest = env.guest();
     let ghosts =
         kind == MapKind::RequestHeaders && guest.rules.request_removal == Removal::StaysUpstream;
+    if only_read(guest) {
+        return Err(GONE.into());
+    }
     let map = open_map(guest, kind).ok_or(GONE)?;
     let old = std::mem::replace(map, new);
     if ghosts && let Some((exchange, _)) = guest.seat() {
@@ -224,7 +232,7 @@ fn edit(
             "cannot set response headers: headers already sent",
         ));
     }
-    if open_map(guest, kind).is_none() {
+    if open_map(guest, kind).is_none() || only_read(guest) {
         return Err(GONE.into());
     }
     Ok((kind, name, value))

@@ -10,6 +10,7 @@ impl From<MetricError> for Refusal {
     fn from(error: MetricError) -> Self {
         match error {
             MetricError::Refused => Self::Status(Status::BadArgument),
+            MetricError::NotFound => Self::Status(Status::NotFound),
             MetricError::Unknown => Self::Trap("could not find the metric of this id"),
             MetricError::IncrementedNoCounter => Self::Trap("can only increment counters"),
             MetricError::RecordedCounter => Self::Trap("can only record gauges and histograms"),

@@ -3,8 +3,8 @@
 use crate::abi::{Status, encode_pairs};
 use crate::exchange::{Exchange, Message};
 use crate::http::Headers;
-use crate::vm::Guest;
 use crate::vm::memory::Refusal;
+use crate::vm::{Callback, Guest};
 
 pub(super) fn get(guest: &mut Guest, path: &[u8]) -> Option<Vec<u8>> {
     let mut parts = path
@@ -20,10 +20,16 @@ pub(super) fn get(guest: &mut Guest, path: &[u8]) -> Option<Vec<u8>> {
         _ => {}
     }
     let now = guest.now();
-    let (exchange, _) = guest.seat()?;
+    let logs = guest.site.callback == Callback::Log;
+    let (exchange, seat) = guest.seat()?;
+    let shown = exchange.seats.get(seat);
+    let shows = Shown {
+        request: logs || shown.is_some_and(|seat| seat.request.headers_open),
+        response: logs || shown.is_some_and(|seat| seat.response.headers_open),
+    };
     match (first_text, rest.as_slice()) {
-        (Some("request"), [name, more @ ..]) => request(exchange, name, more),
-        (Some("response"), [name, more @ ..]) => response(exchange, name, more),
+        (Some("request"), [name, more @ ..]) => request(exchange, shows, name, more),
+        (Some("response"), [name, more @ ..]) => response(exchange, shows, name, more),
         (Some("source"), [name]) => address(&exchange.peer.source, name),
         (Some("destination"), [name]) => address(&exchange.peer.destination, name),
         (Some("connection"), ["mtls"]) => Some(vec![0]),
@@ -50,8 +56,19 @@ pub(super) fn set(guest: &mut Guest, path: Vec<u8>, value: Vec<u8>) -> Result<()
     Ok(())
 }
 
-fn request(exchange: &Exchange, name: &str, rest: &[&str]) -> Option<Vec<u8>> {
+/// Which headers the filter may read now. What is derived from headers is there with them (running).
+#[derive(Clone, Copy)]
+struct Shown {
+    request: bool,
+    response: bool,
+}
+
+fn request(exchange: &Exchange, shows: Shown, name: &str, rest: &[&str]) -> Option<Vec<u8>> {
     let message = &exchange.request;
+    let derived = !matches!(name, "protocol" | "time" | "size" | "duration");
+    if derived && !shows.request {
+        return None;
+    }
     let header = |name: &str| message.headers.get(name).map(|value| value.to_vec());
     let raw = message.headers.get(":path");
     let split = |path: &[u8]| path.iter().position(|byte| *byte == b'?');
@@ -78,9 +95,10 @@ fn request(exchange: &Exchange, name: &str, rest: &[&str]) -> Option<Vec<u8>> {
     }
 }
 
-fn response(exchange: &Exchange, name: &str, rest: &[&str]) -> Option<Vec<u8>> {
+fn response(exchange: &Exchange, shows: Shown, name: &str, rest: &[&str]) -> Option<Vec<u8>> {
     let message = &exchange.response;
-    if !message.begun {
+    let derived = matches!(name, "headers" | "total_size");
+    if !message.begun || (derived && !shows.response) {
         return None;
     }
     match (name, rest) {
