@@ -260,3 +260,42 @@ fn several_configurations_share_a_vm_and_nothing_else() {
     }
     assert_eq!(sim.metric("tollgate_probe_logged"), 3);
 }
+
+#[test]
+fn a_later_filter_learns_who_the_client_is_and_no_client_can_say_so() {
+    for (profile, host) in [HOSTS[0], HOSTS[2]] {
+        let engine = Engine::for_simulation().expect("an engine");
+        let load =
+            |name| Module::load(&engine, &tollgate_tests::module(name)).expect("the module loads");
+        let consumers = json!([{
+            "id": "1", "username": "bob", "groups": ["gold"], "metadata": {"plan": 1}, "credentials": [{"id": "c", "key": "K"}],
+        }]);
+        let knobs = Knobs {
+            headers_stop_iteration: true,
+            ..Knobs::default()
+        };
+        let mut sim = Sim::of(profile)
+            .knobs(knobs)
+            .filter(
+                &load("key_auth"),
+                json!({"host": host, "consumers": consumers, "run_on_preflight": false}),
+            )
+            .filter(&load("probe"), json!({"host": host, "identity": true}))
+            .start()
+            .expect("it starts");
+        let bob = r#"{"consumer":"1","username":"bob","credential":"c","groups":["gold"],"metadata":{"plan":1}}"#;
+        let claims = |request: Request| {
+            request
+                .header("x-consumer-id", "evil")
+                .header("tollgate.identity", bob)
+        };
+        let (known, _) = seen(
+            &mut sim,
+            claims(Request::get("/").header("apikey", "K")),
+            "x-identity",
+        );
+        assert_eq!(known.as_deref(), Some(bob), "{host}");
+        let (unknown, _) = seen(&mut sim, claims(Request::new("OPTIONS", "/")), "x-identity");
+        assert_eq!(unknown.as_deref(), Some("nobody"), "{host}");
+    }
+}

@@ -68,8 +68,8 @@ macro_rules! export {
             }
 
             #[unsafe(no_mangle)]
-            extern "C" fn proxy_on_response_headers(stream: u32, _headers: u32, _end: u32) -> u32 {
-                SHELL.with(|shell| shell.response_headers(stream)) as u32
+            extern "C" fn proxy_on_response_headers(stream: u32, _headers: u32, end: u32) -> u32 {
+                SHELL.with(|shell| shell.response_headers(stream, end != 0)) as u32
             }
 
             #[unsafe(no_mangle)]

@@ -24,8 +24,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The property's path on Envoy.
-    pub const ENVOY_PATH: [&'static str; 2] = ["tollgate", "identity"];
+    /// The property's path on Envoy. One part with a dot in it: what is set under two parts can't be read back there.
+    pub const ENVOY_PATH: [&'static str; 1] = ["tollgate.identity"];
     /// The property's path on Kong.
     pub const KONG_PATH: [&'static str; 4] = ["kong", "ctx", "shared", "tollgate_identity"];
 

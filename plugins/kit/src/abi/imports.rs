@@ -181,6 +181,17 @@ fn bytes(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u8>, 
     }
 }
 
+/// Stands where the host is to write a number, so that an Ok without a number shows.
+const NOT_WRITTEN: u32 = u32::MAX;
+
+fn written(number: u32) -> Result<u32, Status> {
+    if number == NOT_WRITTEN {
+        Err(Status::UNREADABLE)
+    } else {
+        Ok(number)
+    }
+}
+
 fn done(status: u32) -> Result<(), Status> {
     if status == 0 {
         Ok(())
@@ -197,7 +208,13 @@ pub(crate) fn log(level: u32, message: &str) {
 pub(crate) fn now_nanoseconds() -> Result<u64, Status> {
     let mut time = 0;
     // SAFETY: `time` is live and writable.
-    done(unsafe { proxy_get_current_time_nanoseconds(&raw mut time) }).map(|()| time)
+    done(unsafe { proxy_get_current_time_nanoseconds(&raw mut time) }).and_then(|()| {
+        if time == 0 {
+            Err(Status::UNREADABLE)
+        } else {
+            Ok(time)
+        }
+    })
 }
 
 pub(crate) fn set_tick_period(milliseconds: u32) -> Result<(), Status> {
@@ -329,7 +346,7 @@ pub(crate) fn http_call(
     body: &[u8],
     timeout_milliseconds: u32,
 ) -> Result<u32, Status> {
-    let mut call = 0;
+    let mut call = NOT_WRITTEN;
     let trailers = [0; 4];
     // SAFETY: all are live slices, and `call` is live and writable.
     done(unsafe {
@@ -346,14 +363,14 @@ pub(crate) fn http_call(
             &raw mut call,
         )
     })
-    .map(|()| call)
+    .and_then(|()| written(call))
 }
 
 pub(crate) fn define_counter(name: &str) -> Result<u32, Status> {
-    let mut metric = 0;
+    let mut metric = NOT_WRITTEN;
     // SAFETY: the name is a live slice, and `metric` is live and writable. 0 is a counter.
     done(unsafe { proxy_define_metric(0, name.as_ptr(), name.len(), &raw mut metric) })
-        .map(|()| metric)
+        .and_then(|()| written(metric))
 }
 
 pub(crate) fn increment(metric: u32, by: i64) -> Result<(), Status> {

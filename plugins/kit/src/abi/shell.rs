@@ -216,9 +216,9 @@ impl<F: Filter> Shell<F> {
     }
 
     /// The head of a response.
-    pub fn response_headers(&self, stream: u32) -> Action {
+    pub fn response_headers(&self, stream: u32, end: bool) -> Action {
         self.with_stream(stream, |stream, filter, host| {
-            stream.response_headers(filter, host)
+            stream.response_headers(filter, host, end)
         });
         Action::Continue
     }

@@ -46,6 +46,8 @@ record! {
         pub open: bool = false,
         /// The query to send upstream instead.
         pub query: Option<String>,
+        /// Send upstream as `x-identity` who an earlier filter says the client is.
+        pub identity: bool = false,
     }
 }
 
@@ -113,7 +115,13 @@ impl Probed {
 }
 
 impl Exchange<Probe> for Probed {
-    fn request_headers(&mut self, filter: &mut Probe, _host: &dyn Host) -> RequestStep {
+    fn request_headers(&mut self, filter: &mut Probe, host: &dyn Host) -> RequestStep {
+        if filter.0.identity {
+            let identity = host
+                .identity()
+                .map_or_else(|| b"nobody".to_vec(), |identity| identity.to_json());
+            self.edits.headers.push(header("x-identity", identity));
+        }
         self.edits.query = filter.0.query.clone().map(String::into_bytes);
         match filter.0.hold {
             Some(most) if filter.0.ask.is_none() || filter.0.ask_after_body => {

@@ -303,7 +303,7 @@ impl<F: Filter> Stream<F> {
         Action::Pause
     }
 
-    pub(super) fn response_headers(&mut self, filter: &mut F, host: &WasmHost) {
+    pub(super) fn response_headers(&mut self, filter: &mut F, host: &WasmHost, end: bool) {
         let host = &RequestHost {
             host,
             kind: self.kind,
@@ -327,6 +327,10 @@ impl<F: Filter> Stream<F> {
                 edits
             }
         };
+        if end {
+            // No body follows: its length stands for what a GET would have got.
+            self.response = Response::Pass;
+        }
         let mut done = edits::edit_response(&edits.headers);
         if !matches!(self.response, Response::Pass) {
             // The length may change, and after this it is too late to say so.
@@ -368,6 +372,10 @@ impl<F: Filter> Stream<F> {
             Response::Pass => Ok(()),
             Response::Stream { left } => {
                 let end = ends(left, chunk.len(), end);
+                if end {
+                    // Counted or told, it ends once.
+                    self.response = Response::Pass;
+                }
                 match self.exchange.response_chunk(filter, &chunk, end, host) {
                     StreamStep::Pass => Ok(()),
                     StreamStep::Replace(other) => {
