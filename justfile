@@ -33,14 +33,14 @@ toolchain:
 
 # build the shipped modules and the test guests, and describe the shipped ones
 wasm: toolchain
-    cargo build --quiet --profile wasm --target wasm32-wasip1 --package tollgate-key-auth --package tollgate-noop
+    cargo build --quiet --profile wasm --target wasm32-wasip1 --package tollgate-key-auth --package tollgate-noop --package tollgate-probe
     @ls -l target/wasm32-wasip1/wasm/*.wasm
 
 # check format, lints and documentation, natively and for WebAssembly
 lint: toolchain
     cargo fmt --all --check
     cargo clippy --quiet --workspace --all-targets -- --deny warnings
-    cargo clippy --quiet --target wasm32-wasip1 --package tollgate-kit --package tollgate-key-auth --package tollgate-noop -- --deny warnings
+    cargo clippy --quiet --target wasm32-wasip1 --package tollgate-kit --package tollgate-key-auth --package tollgate-noop --package tollgate-probe -- --deny warnings
     RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --workspace --no-deps --document-private-items
 
 # check the licences and sources of the dependencies, and known vulnerabilities where the database can be reached
