@@ -18,6 +18,8 @@ use std::{env, thread};
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub use bootstrap::cluster_name;
+
 use crate::wire::{self, WireError};
 
 /// How long Envoy may take until it is ready. Compiling many modules on a busy machine takes its time.

@@ -28,7 +28,8 @@ fn loopback(port: u16) -> Value {
     json!({"socket_address": {"address": "127.0.0.1", "port_value": port}})
 }
 
-fn cluster_name(upstream: SocketAddr) -> String {
+/// The name of the cluster that stands for an upstream: what a filter calls.
+pub fn cluster_name(upstream: SocketAddr) -> String {
     format!("upstream-{}", upstream.port())
 }
 
