@@ -208,13 +208,12 @@ pub(crate) fn log(level: u32, message: &str) {
 pub(crate) fn now_nanoseconds() -> Result<u64, Status> {
     let mut time = 0;
     // SAFETY: `time` is live and writable.
-    done(unsafe { proxy_get_current_time_nanoseconds(&raw mut time) }).and_then(|()| {
-        if time == 0 {
-            Err(Status::UNREADABLE)
-        } else {
-            Ok(time)
-        }
-    })
+    done(unsafe { proxy_get_current_time_nanoseconds(&raw mut time) })?;
+    if time == 0 {
+        Err(Status::UNREADABLE)
+    } else {
+        Ok(time)
+    }
 }
 
 pub(crate) fn set_tick_period(milliseconds: u32) -> Result<(), Status> {
