@@ -34,6 +34,7 @@ toolchain:
 # build the shipped modules and the test guests, and describe the shipped ones
 wasm: toolchain
     cargo build --quiet --profile wasm --target wasm32-wasip1 --package tollgate-key-auth --package tollgate-noop --package tollgate-probe
+    cargo run --quiet --package tollgate-harness -- meta key-auth > target/wasm32-wasip1/wasm/tollgate_key_auth.meta.json
     @ls -l target/wasm32-wasip1/wasm/*.wasm
 
 # check format, lints and documentation, natively and for WebAssembly

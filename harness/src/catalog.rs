@@ -4,8 +4,8 @@ use std::env;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use tollgate_kit::config::{self, Configuration, Field, Problem};
-use tollgate_kit::schema::Json;
+use tollgate_kit::config::{self, Configuration, Problem};
+use tollgate_kit::schema::{self, Json};
 
 /// Where the workspace's build puts the modules, below its root.
 const BUILD_DIRECTORY: &str = "target/wasm32-wasip1/wasm";
@@ -94,8 +94,9 @@ pub struct Filter {
     pub file: &'static str,
     /// Checks a configuration text with the filter's own code: the warnings, or everything that is wrong.
     pub check: Check,
-    /// The JSON Schema (draft-04) of its configuration.
-    pub schema: fn() -> Json,
+    /// What stands in its `.meta.json`: the JSON Schema (draft-04) of its configuration, and how labels are taken out of the names
+    /// of its metrics.
+    pub meta: fn() -> Json,
 }
 
 /// A filter's own check of a configuration text; the second argument answers `${env:NAME}`.
@@ -106,7 +107,7 @@ pub const FILTERS: &[Filter] = &[Filter {
     name: "key-auth",
     file: "tollgate_key_auth.wasm",
     check: check::<tollgate_key_auth::Config>,
-    schema: schema::<tollgate_key_auth::Config>,
+    meta: schema::meta::<tollgate_key_auth::KeyAuth>,
 }];
 
 /// The filter of that name, or whose module has that file name.
@@ -123,8 +124,4 @@ fn check<C: Configuration>(
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Vec<Problem>, Vec<Problem>> {
     config::check::<C>(text, environment).map(|checked| checked.warnings)
-}
-
-fn schema<C: Configuration>() -> Json {
-    C::Raw::schema()
 }

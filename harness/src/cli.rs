@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod inspect;
+mod meta;
 mod mock_llm;
 mod serve;
 
@@ -43,6 +44,8 @@ enum Command {
     Check(check::Arguments),
     /// Show what a proxy-wasm module needs from its host, and which hosts would refuse it
     Inspect(inspect::Arguments),
+    /// Print a filter's .meta.json: the schema of its configuration and the labels of its metrics
+    Meta(meta::Arguments),
     /// Run golden cases of Kong's plugins against the filters
     Conformance(ConformanceArgs),
 }
@@ -92,7 +95,9 @@ pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
     let default_level = match cli.command {
         Command::Serve(_) | Command::Demo(_) | Command::MockLlm(_) => "info",
-        Command::Check(_) | Command::Inspect(_) | Command::Conformance(_) => "error",
+        Command::Check(_) | Command::Inspect(_) | Command::Meta(_) | Command::Conformance(_) => {
+            "error"
+        }
     };
     start_log(default_level);
     let outcome = match cli.command {
@@ -101,6 +106,7 @@ pub(crate) fn run() -> ExitCode {
         Command::MockLlm(arguments) => arguments.run(),
         Command::Check(arguments) => arguments.run(),
         Command::Inspect(arguments) => arguments.run(),
+        Command::Meta(arguments) => arguments.run(),
         Command::Conformance(arguments) => return conformance::run(&arguments),
     };
     match outcome {

@@ -230,7 +230,7 @@ fn check(case: &Case) -> Vec<Failure> {
     let problems = (filter.check)(configuration.as_bytes(), &|_| None)
         .err()
         .unwrap_or_default();
-    let mismatches = configuration::compare(expect, &problems, &(filter.schema)());
+    let mismatches = configuration::compare(expect, &problems, &(filter.meta)()["config_schema"]);
     if mismatches.is_empty() {
         return Vec::new();
     }
