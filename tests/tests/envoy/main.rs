@@ -6,11 +6,12 @@
 mod hostile;
 
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::{Value, json};
 use tollgate_harness::envoy::{self, Envoy, EnvoyError, Filter, Listener};
 use tollgate_harness::wire::{self, Recorder, Request, Response};
-use tollgate_tests::module;
+use tollgate_tests::{module, root};
 
 /// The key of the consumer `ada`.
 const KEY: &str = "sk-ada-0123456789";
@@ -251,6 +252,21 @@ fn no_key_is_ever_logged() {
     assert!(
         !log.contains(KEY) && !log.contains("sk-bad-9876543210"),
         "{log}"
+    );
+}
+
+#[test]
+fn the_example_for_users_is_a_configuration_that_envoy_takes() {
+    assert!(module("key_auth").is_file());
+    let validated = Command::new(envoy::find().unwrap())
+        .args(["--mode", "validate", "--config-path", "envoy/key-auth.yaml"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(
+        validated.status.success(),
+        "{}",
+        String::from_utf8_lossy(&validated.stderr)
     );
 }
 
