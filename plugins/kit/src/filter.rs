@@ -1,7 +1,6 @@
 //! What a filter is.
 
 use crate::config::Configuration;
-use crate::headers::HeaderMap;
 use crate::host::{Failure, Host, HostKind};
 use crate::metric::Metric;
 use crate::reply::Reply;
@@ -69,13 +68,8 @@ pub trait Exchange<F> {
     fn host_failed(&mut self, filter: &mut F, failure: Failure, host: &dyn Host) -> Fallback;
 
     /// The head of the response is there. Once, if ever.
-    fn response_headers(
-        &mut self,
-        filter: &mut F,
-        headers: &HeaderMap,
-        host: &dyn Host,
-    ) -> ResponseStep {
-        let _ = (filter, headers, host);
+    fn response_headers(&mut self, filter: &mut F, host: &dyn Host) -> ResponseStep {
+        let _ = (filter, host);
         ResponseStep::unchanged()
     }
 

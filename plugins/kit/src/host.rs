@@ -28,7 +28,7 @@ pub enum Failure {
     Refused,
 }
 
-/// Reads the request. (The response's headers are handed to the filter.)
+/// Reads the heads of the request and of the response.
 pub trait Headers {
     /// All header lines of the request, pseudo-headers among them.
     ///
@@ -41,6 +41,12 @@ pub trait Headers {
     /// # Errors
     /// When the host does not tell.
     fn request_query(&self, headers: &HeaderMap) -> Result<Option<Vec<u8>>, Failure>;
+
+    /// All header lines of the response, `:status` among them; only in the response phases. What is not asked for is not paid for.
+    ///
+    /// # Errors
+    /// When the host does not show them.
+    fn response_headers(&self) -> Result<HeaderMap, Failure>;
 
     /// The id the host has given the request, as it spells it.
     fn request_id(&self, headers: &HeaderMap) -> Option<Vec<u8>>;

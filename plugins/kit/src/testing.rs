@@ -80,6 +80,10 @@ impl Headers for ScriptedHost {
             .map(<[u8]>::to_vec))
     }
 
+    fn response_headers(&self) -> Result<HeaderMap, Failure> {
+        Err(Failure::NotNow)
+    }
+
     fn request_id(&self, headers: &HeaderMap) -> Option<Vec<u8>> {
         headers.first("x-request-id").map(<[u8]>::to_vec)
     }

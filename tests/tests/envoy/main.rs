@@ -258,7 +258,7 @@ fn no_key_is_ever_logged() {
 
 #[test]
 fn the_example_for_users_is_a_configuration_that_envoy_takes() {
-    module("key_auth");
+    assert!(module("key_auth").is_file());
     let validated = Command::new(envoy::find().unwrap())
         .args(["--mode", "validate", "--config-path", "envoy/key-auth.yaml"])
         .current_dir(root())

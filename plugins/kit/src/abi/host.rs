@@ -94,6 +94,10 @@ impl Headers for RequestHost<'_> {
         }
     }
 
+    fn response_headers(&self) -> Result<HeaderMap, Failure> {
+        header_map(Map::Response)
+    }
+
     fn request_id(&self, headers: &HeaderMap) -> Option<Vec<u8>> {
         match self.kind {
             HostKind::Kong => ["kong_request_id", "request_id"]

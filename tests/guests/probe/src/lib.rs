@@ -1,7 +1,6 @@
 //! A filter that does what its configuration says, so that each thing the kit can do is tested on every host.
 
 use tollgate_kit::config::{Configuration, Reader, Seconds};
-use tollgate_kit::headers::HeaderMap;
 use tollgate_kit::host::{Failure, Host, HostKind};
 use tollgate_kit::metric::Metric;
 use tollgate_kit::reply::Reply;
@@ -187,12 +186,7 @@ impl Exchange<Probe> for Probed {
         })
     }
 
-    fn response_headers(
-        &mut self,
-        filter: &mut Probe,
-        _headers: &HeaderMap,
-        _host: &dyn Host,
-    ) -> ResponseStep {
+    fn response_headers(&mut self, filter: &mut Probe, _host: &dyn Host) -> ResponseStep {
         let edits = ResponseEdits {
             headers: vec![header("x-probe", "response")],
         };

@@ -2,10 +2,9 @@
 
 use super::Action;
 use crate::abi::edits;
-use crate::abi::host::{self, RequestHost, WasmHost};
+use crate::abi::host::{RequestHost, WasmHost};
 use crate::abi::imports::{self, Buffer, Map};
 use crate::filter::{Exchange, Fallback, Filter};
-use crate::headers::HeaderMap;
 use crate::host::{Failure, HostKind, Level};
 use crate::reply::Reply;
 use crate::step::{Body, CallOutcome, RequestEdits, RequestStep, ResponseStep, StreamStep};
@@ -309,21 +308,17 @@ impl<F: Filter> Stream<F> {
             kind: self.kind,
             lines: self.lines,
         };
-        let headers = host::header_map(Map::Response).unwrap_or_default();
-        let edits = match self.exchange.response_headers(filter, &headers, host) {
+        let edits = match self.exchange.response_headers(filter, host) {
             ResponseStep::Continue(edits) => edits,
             ResponseStep::Stream(edits) => {
                 self.response = Response::Stream {
-                    left: length(&headers),
+                    left: response_length(),
                 };
                 edits
             }
             ResponseStep::Hold { edits, most } => {
-                self.response = Response::Hold {
-                    left: length(&headers),
-                    most,
-                    held: Vec::new(),
-                };
+                let (left, held) = (response_length(), Vec::new());
+                self.response = Response::Hold { left, most, held };
                 edits
             }
         };
@@ -438,12 +433,9 @@ fn body_will_come() -> bool {
 }
 
 /// The announced length of a response.
-fn length(headers: &HeaderMap) -> Option<usize> {
-    std::str::from_utf8(headers.first("content-length")?)
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
+fn response_length() -> Option<usize> {
+    let length = imports::header(Map::Response, "content-length").ok()??;
+    std::str::from_utf8(&length).ok()?.trim().parse().ok()
 }
 
 /// Whether this chunk is the last one: nginx never says so where a response has a length and several chunks.
