@@ -366,27 +366,23 @@ fn remove_claims(headers: &HeaderMap, edits: &mut RequestEdits) {
 /// Removes identity headers spelled with `_`: upstreams that turn headers into variables take `X_Consumer_ID` for `X-Consumer-ID`.
 fn remove_look_alikes(headers: &HeaderMap, edits: &mut RequestEdits) {
     for (name, _) in headers.iter().filter(|(name, _)| name.contains(&b'_')) {
-        let folded: Vec<u8> = name
+        let alike = IDENTITY_HEADERS
             .iter()
-            .map(|byte| {
-                if *byte == b'_' {
-                    b'-'
-                } else {
-                    byte.to_ascii_lowercase()
-                }
-            })
-            .collect();
-        if let (true, Ok(name)) = (
-            IDENTITY_HEADERS
-                .iter()
-                .any(|known| known.as_bytes() == folded),
-            std::str::from_utf8(name),
-        ) {
+            .any(|known| looks_alike(name, known.as_bytes()));
+        if let (true, Ok(name)) = (alike, std::str::from_utf8(name)) {
             edits
                 .headers
                 .push(HeaderEdit::Remove(Cow::Owned(name.to_owned())));
         }
     }
+}
+
+/// Whether a name is a known one with `_` for some `-`.
+fn looks_alike(name: &[u8], known: &[u8]) -> bool {
+    name.len() == known.len()
+        && name.iter().zip(known).all(|(byte, known)| {
+            byte.eq_ignore_ascii_case(known) || (*byte == b'_' && *known == b'-')
+        })
 }
 
 impl Exchange<KeyAuth> for Authentication {

@@ -79,7 +79,7 @@ impl Request {
 
     fn in_headers(&self, name: &KeyName, rules: &Rules) -> Found<'_> {
         for header in &name.headers {
-            let values = self.lines(header).map(|value| {
+            let values = self.headers.all(header).map(|value| {
                 Some(if name.authorization {
                     scheme::unwrap(value, &rules.schemes)
                 } else {
@@ -92,13 +92,6 @@ impl Request {
             }
         }
         Found::Absent
-    }
-
-    fn lines(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        self.headers
-            .iter()
-            .filter(move |(key, _)| key.eq_ignore_ascii_case(name.as_bytes()))
-            .map(|(_, value)| value)
     }
 
     /// Takes everything of this name out of the request.
@@ -117,7 +110,7 @@ impl Request {
         };
         for header in headers
             .iter()
-            .filter(|header| self.lines(header).next().is_some())
+            .filter(|header| self.headers.all(header).next().is_some())
         {
             edits
                 .headers

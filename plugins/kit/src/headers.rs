@@ -9,25 +9,45 @@
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderMap {
     marshalled: Vec<u8>,
-    lines: usize,
+    lines: Vec<Line>,
     complete: bool,
+}
+
+/// Where a line stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Line {
+    name: usize,
+    name_length: usize,
+    value: usize,
+    value_length: usize,
 }
 
 impl HeaderMap {
     /// Reads a marshalled map. Never fails: what can't be read is left out, and [`HeaderMap::is_complete`] is false.
     pub fn unmarshal(marshalled: Vec<u8>) -> HeaderMap {
         let declared = word(&marshalled, 0);
-        let mut map = HeaderMap {
-            lines: declared.unwrap_or(0),
-            marshalled,
-            complete: false,
-        };
-        // The declared count is not believed: walk until the first line that is not there.
-        let found = map.iter().count();
         // Fewer than four bytes is how hosts spell "no headers".
-        map.complete = declared.is_none_or(|declared| declared == found);
-        map.lines = found;
-        map
+        let Some(declared) = declared else {
+            return HeaderMap {
+                complete: true,
+                ..HeaderMap::default()
+            };
+        };
+        // The declared count is not believed: every line takes ten bytes at least.
+        let mut lines = Vec::with_capacity(declared.min(marshalled.len() / 10));
+        let mut data = declared.saturating_mul(8).saturating_add(4);
+        while lines.len() < declared {
+            let Some(line) = Line::read(&marshalled, lines.len(), &mut data) else {
+                break;
+            };
+            lines.push(line);
+        }
+        let complete = lines.len() == declared;
+        HeaderMap {
+            marshalled,
+            lines,
+            complete,
+        }
     }
 
     /// The wire form of some header lines.
@@ -55,59 +75,73 @@ impl HeaderMap {
 
     /// How many lines there are.
     pub fn len(&self) -> usize {
-        self.lines
+        self.lines.len()
     }
 
     /// Whether there is no line.
     pub fn is_empty(&self) -> bool {
-        self.lines == 0
+        self.lines.is_empty()
     }
 
     /// The lines in order: name, value.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let mut data = self.lines.saturating_mul(8).saturating_add(4);
-        (0..self.lines).map_while(move |line| {
-            let lengths = line.saturating_mul(8).saturating_add(4);
-            let name = part(
-                &self.marshalled,
-                &mut data,
-                word(&self.marshalled, lengths)?,
-            )?;
-            let value = part(
-                &self.marshalled,
-                &mut data,
-                word(&self.marshalled, lengths.saturating_add(4))?,
-            )?;
-            Some((name, value))
-        })
+        self.lines
+            .iter()
+            .map(|line| (self.name(line), self.value(line)))
     }
 
     /// Every value of a header, in order. The name's case does not matter.
-    pub fn all<'m>(&'m self, name: &'m str) -> impl Iterator<Item = &'m [u8]> {
-        self.iter()
-            .filter(move |(key, _)| key.eq_ignore_ascii_case(name.as_bytes()))
-            .map(|(_, value)| value)
+    pub fn all<'m>(&'m self, name: &str) -> impl Iterator<Item = &'m [u8]> {
+        let named = move |line: &&Line| {
+            line.name_length == name.len() && self.name(line).eq_ignore_ascii_case(name.as_bytes())
+        };
+        self.lines.iter().filter(named).map(|line| self.value(line))
     }
 
     /// The first value of a header.
     pub fn first(&self, name: &str) -> Option<&[u8]> {
-        self.iter()
-            .find(|(key, _)| key.eq_ignore_ascii_case(name.as_bytes()))
-            .map(|(_, value)| value)
+        self.all(name).next()
     }
+
+    fn name(&self, line: &Line) -> &[u8] {
+        slice(&self.marshalled, line.name, line.name_length).unwrap_or_default()
+    }
+
+    fn value(&self, line: &Line) -> &[u8] {
+        slice(&self.marshalled, line.value, line.value_length).unwrap_or_default()
+    }
+}
+
+impl Line {
+    /// The line of this number, whose bytes begin at `data`, which moves behind them.
+    fn read(marshalled: &[u8], number: usize, data: &mut usize) -> Option<Line> {
+        let lengths = number.saturating_mul(8).saturating_add(4);
+        let name_length = word(marshalled, lengths)?;
+        let value_length = word(marshalled, lengths.saturating_add(4))?;
+        let name = *data;
+        let value = name.checked_add(name_length)?.checked_add(1)?;
+        let end = value.checked_add(value_length)?;
+        // Only the last NUL may be missing.
+        if end > marshalled.len() {
+            return None;
+        }
+        *data = end.checked_add(1)?;
+        Some(Line {
+            name,
+            name_length,
+            value,
+            value_length,
+        })
+    }
+}
+
+fn slice(bytes: &[u8], start: usize, length: usize) -> Option<&[u8]> {
+    bytes.get(start..start.checked_add(length)?)
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<usize> {
     let word = bytes.get(at..at.checked_add(4)?)?;
     usize::try_from(u32::from_le_bytes(word.try_into().ok()?)).ok()
-}
-
-/// The bytes from `data` on, which moves behind them and their NUL.
-fn part<'m>(bytes: &'m [u8], data: &mut usize, length: usize) -> Option<&'m [u8]> {
-    let end = data.checked_add(length)?;
-    let part = bytes.get(*data..end)?;
-    *data = end.checked_add(1)?;
-    Some(part)
 }
 
 #[cfg(test)]
