@@ -64,8 +64,14 @@ pub enum Severity {
 
 /// Why bytes can't be inspected.
 #[derive(Debug, thiserror::Error)]
-#[error("not a WebAssembly module: {0}")]
-pub struct NotWasm(#[from] wasmparser::BinaryReaderError);
+pub enum NotWasm {
+    /// Occurs when the bytes do not begin as WebAssembly does.
+    #[error("not a WebAssembly module: it does not begin with \\0asm")]
+    Magic,
+    /// Occurs when a section is broken, or the module is not valid.
+    #[error("a broken WebAssembly module")]
+    Broken(#[from] wasmparser::BinaryReaderError),
+}
 
 /// What the sections of a module say, before it is judged.
 #[derive(Default)]
@@ -83,6 +89,9 @@ struct Sections {
 /// # Errors
 /// When the bytes are no valid module.
 pub fn inspect(name: &str, bytes: &[u8]) -> Result<Inspection, NotWasm> {
+    if !bytes.starts_with(b"\0asm") {
+        return Err(NotWasm::Magic);
+    }
     Validator::new_with_features(WasmFeatures::default()).validate_all(bytes)?;
     let sections = read(bytes)?;
     let (abi, exports): (Vec<_>, Vec<_>) = sections

@@ -2,6 +2,7 @@
 
 use crate::consumers::Consumers;
 use crate::scheme::Scheme;
+use std::borrow::Cow;
 use std::time::Duration;
 use tollgate_kit::config::{Configuration, Field, HeaderName, Reader, Seconds, Table};
 use tollgate_kit::host::HostKind;
@@ -88,18 +89,23 @@ impl NonEmpty {
     }
 }
 
+/// Reads such a text without keeping it.
+pub(crate) fn non_empty<'v>(value: Value<'v>, reader: &mut Reader<'_>) -> Option<Cow<'v, str>> {
+    let text = reader.text(value)?;
+    if text.is_empty() {
+        reader.error("length must be at least 1");
+        return None;
+    }
+    if text.bytes().any(|byte| byte.is_ascii_control()) {
+        reader.error("control characters are not allowed");
+        return None;
+    }
+    Some(text)
+}
+
 impl Field for NonEmpty {
     fn read(value: Value<'_>, reader: &mut Reader<'_>) -> Option<NonEmpty> {
-        let text = reader.text(value)?;
-        if text.is_empty() {
-            reader.error("length must be at least 1");
-            return None;
-        }
-        if text.bytes().any(|byte| byte.is_ascii_control()) {
-            reader.error("control characters are not allowed");
-            return None;
-        }
-        Some(NonEmpty(text.into_owned()))
+        non_empty(value, reader).map(|text| NonEmpty(text.into_owned()))
     }
 
     #[cfg(not(target_family = "wasm"))]
@@ -430,7 +436,7 @@ mod tests {
                 "consumers[4].id: length must be at least 1",
                 "consumers[4]: a consumer needs an id, or at least a username",
                 "consumers[5].colour: unknown field: one of id, username, custom_id, groups, metadata, credentials",
-                "consumers[6].groups[1]: expected a string",
+                "consumers[6].groups[1]: expected a string, in quotes",
                 "consumers[6].metadata: expected an object, as {\"plan\": \"gold\"}",
                 "consumers[6].credentials[0].expires_at: expected seconds since 1970, or a time as \"2026-12-31T23:59:59Z\"",
                 "consumers[6].credentials[1]: give key or key_sha256, not both",

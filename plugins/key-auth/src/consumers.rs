@@ -1,5 +1,6 @@
 //! The `consumers` list as it is written, read straight into a [`Directory`].
 
+use crate::config::non_empty;
 use crate::digest::Digest;
 use crate::directory::{Clash, Directory, NewConsumer, NewCredential};
 use crate::timestamp::Timestamp;
@@ -160,28 +161,16 @@ impl std::fmt::Display for Clash {
     }
 }
 
-/// A text that may be left out, but not empty.
+/// A text that may be left out, but not empty: ids and names become header values.
 fn text<'v>(name: &str, value: Option<Value<'v>>, reader: &mut Reader<'_>) -> Option<Cow<'v, str>> {
-    reader.member(name, |reader| {
-        let text = reader.text(value?)?;
-        if text.is_empty() {
-            reader.error("length must be at least 1");
-            return None;
-        }
-        // Ids and names become header values.
-        if text.bytes().any(|byte| byte.is_ascii_control()) {
-            reader.error("control characters are not allowed");
-            return None;
-        }
-        Some(text)
-    })
+    reader.member(name, |reader| non_empty(value?, reader))
 }
 
 fn are_texts(list: Value<'_>, reader: &mut Reader<'_>) -> bool {
     let mut all = true;
     let list = elements_of(list, reader, |reader, element| {
         if element.as_str().is_none() {
-            reader.error("expected a string");
+            reader.error("expected a string, in quotes");
             all = false;
         }
     });

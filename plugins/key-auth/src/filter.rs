@@ -451,7 +451,12 @@ impl Exchange<KeyAuth> for Authentication {
             .unwrap_or_default();
         Fallback::Reply(match failure {
             // Half of a repeated identity header would be the client's.
-            Failure::Refused => filter.refuse(400, "Repeated identity header", &headers, host),
+            Failure::Refused => filter.refuse(
+                400,
+                "Repeated identity or credential header",
+                &headers,
+                host,
+            ),
             Failure::NotNow | Failure::Broken => {
                 filter.refuse(500, "An unexpected error occurred", &headers, host)
             }

@@ -178,7 +178,7 @@ impl<'e> Reader<'e> {
     /// A string with `${env:NAME}` replaced; `None`, reported, for anything else.
     pub fn text<'v>(&mut self, value: Value<'v>) -> Option<Cow<'v, str>> {
         let Some(bytes) = value.as_bytes() else {
-            self.error("expected a string");
+            self.error("expected a string, in quotes");
             return None;
         };
         let text = match bytes {

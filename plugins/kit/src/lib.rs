@@ -12,12 +12,12 @@
 //!
 //! | the filter says | on Envoy | on Kong |
 //! |---|---|---|
-//! | hold for the body | the headers pause, the body is buffered | the headers go on, and are edited when the body comes; where none is announced, it is decided at once |
+//! | hold for the body | the headers pause, the body is buffered | the headers go on, and are edited when the body comes; where no length announces one, it is decided at once, and again should one come |
 //! | remove a header | it is removed | it is blanked, then removed; a repeated one is refused (below) |
 //! | replace the body | the buffer, and `content-length` | the buffer, by a length that is not cut off |
 //! | change the query | `:path` | `request.query` and, where it exists, `ngx.upstream_uri` |
 //! | answer | as it is | without the final newline, which the host adds |
-//! | make a call | pause, then `continue_stream` | pause; it resumes by itself |
+//! | make a call | pause, then `continue_stream` | pause; it resumes by itself; the body can't be changed after it, which is refused |
 //! | pass the identity on | filter state `tollgate.identity` | `kong.ctx.shared.tollgate_identity` |
 //! | swallow or hold a response | in the filter's own memory: no buffer limit of the host applies | likewise; the end is counted against `content-length` |
 //!

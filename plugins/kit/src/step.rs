@@ -17,6 +17,9 @@ pub enum RequestStep {
     /// The decision needs the body: hold the request until it is there, then ask
     /// [`Exchange::request_body`](crate::Exchange::request_body). Past `most` bytes the filter is asked at once, with
     /// [`Body::TooLarge`].
+    ///
+    /// nginx does not say when a request has no body after all. So there, only a body with a `Content-Length` is waited for; for
+    /// a chunked one the filter is asked at once, with [`Body::None`], and asked again when it has come.
     HoldForBody {
         /// The largest body worth waiting for, in bytes.
         most: usize,

@@ -5,6 +5,7 @@
 
 mod hostile;
 mod kit;
+mod rotation;
 
 use std::path::Path;
 use std::process::Command;

@@ -99,7 +99,7 @@ fn every_mistake_is_reported_at_once_with_its_path() {
             "parts[1].nam: unknown field: did you mean name?",
             "parts[1].size: expected an integer that is not negative",
             "parts[2].size: required field missing",
-            "parts[2].name: expected a string",
+            "parts[2].name: expected a string, in quotes",
             "on: expected a boolean: write true or false, without quotes",
             "period: value must be greater than 0: a number of seconds",
             "by_name.a: given twice: keep one",
