@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use tollgate_harness::engine::{Engine, Module};
 use tollgate_harness::profile::Profile;
 use tollgate_harness::sim::{Answer, Request, Setting, Sim};
-use tollgate_harness::worker::Limits;
 
 fn key_auth() -> Module {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -44,14 +43,8 @@ fn with_key(n: usize) -> Request {
 }
 
 fn configured(count: usize) -> Sim {
-    // A real host gives a configuration all the time it needs.
-    let limits = Limits {
-        callback: Duration::from_secs(60),
-        ..Limits::default()
-    };
     let config = json!({"host": "envoy", "consumers": consumers(count)});
     Sim::of(Profile::Envoy)
-        .limits(limits)
         .filter(&key_auth(), config)
         .start()
         .expect("it starts")

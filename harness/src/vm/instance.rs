@@ -21,7 +21,9 @@ pub(crate) struct Vm {
     store: Store<Guest>,
     exports: Exports,
     counts_fuel: bool,
+    /// Of one callback, and of those that start and configure, in steps of the epoch.
     deadline: u64,
+    start_deadline: u64,
     next_context: u32,
     /// The root contexts, in the order of the entries they were made for.
     pub(crate) roots: Vec<u32>,
@@ -160,14 +162,15 @@ impl Vm {
         let engine = spec.module.engine();
         let mut store = Store::new(engine.wasmtime(), guest);
         store.limiter(|guest| &mut guest.limits);
-        let deadline = deadline(limits.callback);
+        let start_deadline = deadline(limits.start);
         let (instance, exports) =
-            Self::instantiate(spec, &mut store, deadline, world).map_err(blame)?;
+            Self::instantiate(spec, &mut store, start_deadline, world).map_err(blame)?;
         let mut vm = Self {
             store,
             exports,
             counts_fuel: engine.counts_fuel(),
-            deadline,
+            deadline: deadline(limits.callback),
+            start_deadline,
             next_context: 1,
             roots: Vec::new(),
         };
@@ -301,7 +304,10 @@ impl Vm {
         guest.effective = site.context;
         guest.site = site;
         guest.calls_made = 0;
-        self.store.set_epoch_deadline(self.deadline);
+        self.store.set_epoch_deadline(match site.callback {
+            Callback::Initialize | Callback::VmStart | Callback::Configure => self.start_deadline,
+            _ => self.deadline,
+        });
         // Fuel only runs where the engine counts it; then setting and reading it can't fail.
         let counted = self.counts_fuel && self.store.set_fuel(u64::MAX).is_ok();
         let result = function.call(&mut self.store, params);

@@ -9,6 +9,8 @@ pub struct Limits {
     pub memory_bytes: usize,
     /// The time of one callback, in steps of 10 ms; past it the callback traps.
     pub callback: Duration,
+    /// The time of starting and of configuring, where a filter may have much to read; past it the start fails.
+    pub start: Duration,
     /// What the host buffers of one body, in bytes. Envoy: over it 413. Kong (`client_body_buffer_size`): over it the
     /// body goes to a file, where a filter can't read it.
     pub body_buffer: usize,
@@ -21,8 +23,9 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            memory_bytes: 64 << 20,
+            memory_bytes: 256 << 20,
             callback: Duration::from_secs(1),
+            start: Duration::from_secs(60),
             body_buffer: 1 << 20,
             response_buffers: 4 * 4096,
             shared_data_bytes: 10 << 20,
