@@ -233,3 +233,23 @@ fn a_call_that_fails_leaves_the_gate_closed() {
     );
     assert!(sim.traps().is_empty());
 }
+
+#[test]
+fn an_announced_body_that_never_comes_is_no_way_past_the_gate() {
+    let module = key_auth();
+    for profile in [Profile::Envoy, Profile::Kong] {
+        for (name, value) in [
+            ("transfer-encoding", "chunked"),
+            ("content-length", "0"),
+            ("content-length", "00"),
+        ] {
+            let mut sim = start(&module, profile, json!({}));
+            let request = Request::post("/")
+                .header("content-type", "application/json")
+                .header(name, value);
+            let got = sim.send(request);
+            assert!(got.upstream().is_none(), "{profile}: {name}: {value}");
+            assert_eq!(got.status(), 401, "{profile}: {name}: {value}");
+        }
+    }
+}
