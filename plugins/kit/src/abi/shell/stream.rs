@@ -88,6 +88,15 @@ impl<F: Filter> Stream<F> {
         }
     }
 
+    /// The host as this request sees it.
+    fn seen<'h>(&self, host: &'h WasmHost) -> RequestHost<'h> {
+        RequestHost {
+            host,
+            kind: self.kind,
+            lines: self.lines,
+        }
+    }
+
     pub(super) fn awaits(&self, call: u32) -> bool {
         matches!(self.request, Request::Calling(number) if number == call)
     }
@@ -116,11 +125,7 @@ impl<F: Filter> Stream<F> {
         size: usize,
         end: bool,
     ) -> Action {
-        let host = &RequestHost {
-            host,
-            kind: self.kind,
-            lines: self.lines,
-        };
+        let host = &self.seen(host);
         let unannounced = match self.incoming {
             Incoming::Unannounced(most) if size > 0 => Some(most),
             _ => None,
@@ -155,11 +160,7 @@ impl<F: Filter> Stream<F> {
         };
         match self.request {
             Request::Holding { most } => {
-                let host = &RequestHost {
-                    host,
-                    kind: self.kind,
-                    lines: self.lines,
-                };
+                let host = &self.seen(host);
                 self.carry_out(filter, host, RequestStep::HoldForBody { most }, At::Body)
             }
             _ => self.resting(),
@@ -167,11 +168,7 @@ impl<F: Filter> Stream<F> {
     }
 
     pub(super) fn call_done(&mut self, filter: &mut F, host: &WasmHost, outcome: CallOutcome) {
-        let host = &RequestHost {
-            host,
-            kind: self.kind,
-            lines: self.lines,
-        };
+        let host = &self.seen(host);
         let step = self.exchange.call_done(filter, outcome, host);
         // nginx goes on by itself as soon as no call is left; Envoy wants to be told.
         if self.carry_out(filter, host, step, At::CallAnswer) == Action::Continue
@@ -207,13 +204,7 @@ impl<F: Filter> Stream<F> {
                         self.request = Request::Passed;
                         return Action::Continue;
                     }
-                    Err(failure) => match self.exchange.host_failed(filter, failure, host) {
-                        Fallback::Continue => {
-                            self.request = Request::Passed;
-                            return Action::Continue;
-                        }
-                        Fallback::Reply(reply) => RequestStep::Reply(reply),
-                    },
+                    Err(failure) => self.failed(filter, failure, host),
                 },
                 RequestStep::Reply(reply) => return self.reply(&reply),
                 RequestStep::HoldForBody { most } => {
@@ -265,12 +256,13 @@ impl<F: Filter> Stream<F> {
                 },
             };
         }
-        match self.exchange.host_failed(filter, Failure::Broken, host) {
-            Fallback::Continue => {
+        // It asks for ever.
+        match self.failed(filter, Failure::Broken, host) {
+            RequestStep::Reply(reply) => self.reply(&reply),
+            _ => {
                 self.request = Request::Passed;
                 Action::Continue
             }
-            Fallback::Reply(reply) => self.reply(&reply),
         }
     }
 
@@ -283,6 +275,7 @@ impl<F: Filter> Stream<F> {
         edits::edit_request(host, edits)
     }
 
+    /// What the filter's own rule says when the host has failed it.
     fn failed(&mut self, filter: &mut F, failure: Failure, host: &RequestHost<'_>) -> RequestStep {
         match self.exchange.host_failed(filter, failure, host) {
             Fallback::Continue => RequestStep::unchanged(),
@@ -303,11 +296,7 @@ impl<F: Filter> Stream<F> {
     }
 
     pub(super) fn response_headers(&mut self, filter: &mut F, host: &WasmHost, end: bool) {
-        let host = &RequestHost {
-            host,
-            kind: self.kind,
-            lines: self.lines,
-        };
+        let host = &self.seen(host);
         let edits = match self.exchange.response_headers(filter, host) {
             ResponseStep::Continue(edits) => edits,
             ResponseStep::Stream(edits) => {
@@ -349,11 +338,7 @@ impl<F: Filter> Stream<F> {
         size: usize,
         end: bool,
     ) {
-        let host = &RequestHost {
-            host,
-            kind: self.kind,
-            lines: self.lines,
-        };
+        let host = &self.seen(host);
         if matches!(self.response, Response::Pass) {
             return;
         }
@@ -412,14 +397,7 @@ impl<F: Filter> Stream<F> {
     }
 
     pub(super) fn log(&mut self, filter: &mut F, host: &WasmHost) {
-        self.exchange.log(
-            filter,
-            &RequestHost {
-                host,
-                kind: self.kind,
-                lines: self.lines,
-            },
-        );
+        self.exchange.log(filter, &self.seen(host));
     }
 }
 
