@@ -3,6 +3,8 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
+use tollgate_harness::engine::{Engine, Module};
+
 /// The root of the workspace.
 #[must_use]
 pub fn root() -> &'static Path {
@@ -25,6 +27,20 @@ pub fn module(filter: &str) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// The same, loaded for simulation.
+///
+/// # Panics
+/// When it isn't built, or can't be loaded.
+#[must_use]
+pub fn load(filter: &str) -> Module {
+    Engine::for_simulation()
+        .map_err(|error| error.to_string())
+        .and_then(|engine| {
+            Module::load(&engine, &module(filter)).map_err(|error| error.to_string())
+        })
+        .unwrap_or_else(|error| panic!("{filter}: {error}"))
 }
 
 /// The Python of the project's virtual environment, where the client SDKs are installed.

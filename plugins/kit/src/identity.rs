@@ -4,6 +4,7 @@
 //! `kong.ctx.shared.tollgate_identity` in Kong. The value is JSON, so that Envoy's access log and Kong's Lua plugins
 //! can use it too. The `X-Consumer-*` headers are for upstreams; no filter believes them.
 
+use crate::host::HostKind;
 use crate::json;
 
 /// An authenticated consumer, or the anonymous one.
@@ -24,10 +25,15 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The property's path on Envoy. One part with a dot in it: what is set under two parts can't be read back there.
-    pub const ENVOY_PATH: [&'static str; 1] = ["tollgate.identity"];
-    /// The property's path on Kong.
-    pub const KONG_PATH: [&'static str; 4] = ["kong", "ctx", "shared", "tollgate_identity"];
+    /// The property's path on a host.
+    #[must_use]
+    pub fn path(host: HostKind) -> &'static [&'static str] {
+        match host {
+            // One part with a dot in it: what is set under two parts can't be read back there.
+            HostKind::Envoy | HostKind::EnvoyHeadersPass => &["tollgate.identity"],
+            HostKind::Kong => &["kong", "ctx", "shared", "tollgate_identity"],
+        }
+    }
 
     /// The property's value:
     /// `{"consumer":..,"username":..,"custom_id":..,"credential":..,"anonymous":..,"groups":[..],"metadata":{..}}`,

@@ -86,7 +86,7 @@ fn edit_query(kind: HostKind, query: &[u8]) -> Result<(), Failure> {
     }
     imports::set_property(&["request", "query"], query)?;
     // Kong has put together what it will send before filters run; plain nginx has no such variable.
-    let Ok(Some(mut uri)) = imports::property(&["ngx", "upstream_uri"]) else {
+    let Some(mut uri) = imports::property(&["ngx", "upstream_uri"])? else {
         return Ok(());
     };
     if uri.is_empty() {
@@ -115,12 +115,7 @@ fn with_query(path: &[u8], query: &[u8]) -> Vec<u8> {
 
 /// A host that can't pass the identity on leaves later filters with nobody, which they treat as such.
 fn pass_on(kind: HostKind, identity: &Identity) {
-    let path: &[&str] = if kind == HostKind::Kong {
-        &Identity::KONG_PATH
-    } else {
-        &Identity::ENVOY_PATH
-    };
-    if imports::set_property(path, &identity.to_json()).is_err() {
+    if imports::set_property(Identity::path(kind), &identity.to_json()).is_err() {
         imports::log(
             crate::host::Level::Debug as u32,
             "the host does not take the identity property",

@@ -112,12 +112,7 @@ impl Headers for RequestHost<'_> {
 
 impl Authenticated for RequestHost<'_> {
     fn identity(&self) -> Option<Identity> {
-        let path: &[&str] = if self.kind == HostKind::Kong {
-            &Identity::KONG_PATH
-        } else {
-            &Identity::ENVOY_PATH
-        };
-        Identity::from_json(&imports::property(path).ok()??)
+        Identity::from_json(&imports::property(Identity::path(self.kind)).ok()??)
     }
 }
 
