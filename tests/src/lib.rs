@@ -1,8 +1,10 @@
 //! What the black-box tests share: where the shipped modules and the tools are.
 
 use std::env;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use serde_json::{Value, json};
 use tollgate_harness::engine::{Engine, Module};
 
 /// The root of the workspace.
@@ -41,6 +43,22 @@ pub fn load(filter: &str) -> Module {
             Module::load(&engine, &module(filter)).map_err(|error| error.to_string())
         })
         .unwrap_or_else(|error| panic!("{filter}: {error}"))
+}
+
+/// Consumers with one key each, `sk-NNNNNNNNNN-abcdefghijklmnopqrstuvwxyz` by their number.
+#[must_use]
+pub fn consumers(numbers: Range<u32>) -> Value {
+    let consumer = |number: u32| {
+        json!({
+            "id": format!("consumer-{number}"),
+            "username": format!("user-{number}"),
+            "credentials": [{
+                "id": format!("credential-{number}"),
+                "key": format!("sk-{number:010}-abcdefghijklmnopqrstuvwxyz"),
+            }],
+        })
+    };
+    numbers.map(consumer).collect()
 }
 
 /// The Python of the project's virtual environment, where the client SDKs are installed.

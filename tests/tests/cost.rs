@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::{env, fs};
 
 use serde_json::{Map, Value, json};
-use tollgate_harness::engine::{Engine, Module};
+use tollgate_harness::engine::Module;
 use tollgate_harness::profile::{Knobs, Profile};
 use tollgate_harness::sim::{Request, Response, Sim};
 use tollgate_harness::vm::Cost;
-use tollgate_tests::{module, root};
+use tollgate_tests::{consumers, load, module, root};
 
 /// How far a figure may be from the golden one, in hundredths of it.
 const TOLERANCE_PERCENT: u64 = 2;
@@ -24,19 +24,7 @@ const LARGEST_MEMORY: u64 = 512 * 1024;
 const KEY: &str = "sk-0000000500-abcdefghijklmnopqrstuvwxyz";
 
 fn configuration(more: Value) -> Value {
-    let consumers: Vec<Value> = (0..1000)
-        .map(|number| {
-            json!({
-                "id": format!("consumer-{number}"),
-                "username": format!("user-{number}"),
-                "credentials": [{
-                    "id": format!("credential-{number}"),
-                    "key": format!("sk-{number:010}-abcdefghijklmnopqrstuvwxyz"),
-                }],
-            })
-        })
-        .collect();
-    let mut configuration = json!({"host": "envoy", "consumers": consumers});
+    let mut configuration = json!({"host": "envoy", "consumers": consumers(0..1000)});
     configuration
         .as_object_mut()
         .unwrap()
@@ -104,9 +92,8 @@ fn cost(sim: &mut Sim, request: &Request, status: u16) -> Cost {
 }
 
 fn key_auth_figures() -> Value {
-    let engine = Engine::for_simulation().unwrap();
     let path = module("key_auth");
-    let module = Module::load(&engine, &path).unwrap();
+    let module = load("key_auth");
     let mut plain = simulation(&module, &configuration(json!({})));
     let mut body = simulation(&module, &configuration(json!({"key_in_body": true})));
     let json_body = format!(
@@ -192,8 +179,7 @@ fn key_auth_costs_what_it_cost_before() {
 fn key_auth_is_as_small_as_promised() {
     let size = fs::metadata(module("key_auth")).unwrap().len();
     assert!(size <= LARGEST_MODULE, "the module has {size} bytes");
-    let engine = Engine::for_simulation().unwrap();
-    let module = Module::load(&engine, &module("key_auth")).unwrap();
+    let module = load("key_auth");
     let mut sim = simulation(&module, &configuration(json!({})));
     cost(&mut sim, &request("GET", Some(KEY)), 200);
     let memory = sim.worker().memory_bytes() as u64;

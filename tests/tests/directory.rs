@@ -1,23 +1,10 @@
 //! Many credentials: they load, from the configuration and from a URL, and no step of loading keeps a worker for long.
 
 use serde_json::json;
-use std::path::Path;
 use std::time::{Duration, Instant};
-use tollgate_harness::engine::{Engine, Module};
 use tollgate_harness::profile::Profile;
 use tollgate_harness::sim::{Answer, Request, Setting, Sim};
-
-fn key_auth() -> Module {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("the workspace");
-    let engine = Engine::for_simulation().expect("an engine");
-    Module::load(
-        &engine,
-        &root.join("target/wasm32-wasip1/wasm/tollgate_key_auth.wasm"),
-    )
-    .unwrap_or_else(|error| panic!("{error}: run `just wasm`"))
-}
+use tollgate_tests::load;
 
 /// Consumers as an identity provider would list them: UUIDs, names, digests.
 fn consumers(count: usize) -> serde_json::Value {
@@ -45,7 +32,7 @@ fn with_key(n: usize) -> Request {
 fn configured(count: usize) -> Sim {
     let config = json!({"host": "envoy", "consumers": consumers(count)});
     Sim::of(Profile::Envoy)
-        .filter(&key_auth(), config)
+        .filter(&load("key_auth"), config)
         .start()
         .expect("it starts")
 }
@@ -80,7 +67,7 @@ fn loading_a_hundred_thousand_from_a_url_never_stalls_a_worker() {
     let document = serde_json::to_vec(&json!({"consumers": consumers(100_000)})).expect("JSON");
     let size = document.len();
     let setting: Setting = Sim::of(Profile::Envoy)
-        .filter(&key_auth(), json!({"host": "envoy", "consumers_from": {"upstream": "directory", "path": "/", "refresh": 3600}}))
+        .filter(&load("key_auth"), json!({"host": "envoy", "consumers_from": {"upstream": "directory", "path": "/", "refresh": 3600}}))
         .on_call("directory", move |_| Answer::status(200).header("etag", "\"1\"").body(document.clone()));
     let mut sim = setting.start().expect("it starts");
     assert_eq!(sim.send(with_key(0)).status(), 503);

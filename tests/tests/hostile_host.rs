@@ -2,7 +2,6 @@
 //! callbacks come in any order, for contexts that never were. No trap may come of it.
 
 use proptest::prelude::*;
-use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use wasmtime::{
     Caller, Engine, Extern, ExternType, Instance, Linker, Memory, Module, Store, Val, ValType,
@@ -19,28 +18,15 @@ struct Host {
 
 const STATUSES: [i32; 18] = [0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 99, -1];
 
-fn module_path(name: &str) -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("the workspace");
-    root.join("target/wasm32-wasip1/wasm").join(name)
-}
-
 fn module(name: &'static str) -> &'static (Engine, Module) {
     static KEY_AUTH: OnceLock<(Engine, Module)> = OnceLock::new();
     static PROBE: OnceLock<(Engine, Module)> = OnceLock::new();
-    let cell = if name == "tollgate_probe.wasm" {
-        &PROBE
-    } else {
-        &KEY_AUTH
-    };
+    let cell = if name == "probe" { &PROBE } else { &KEY_AUTH };
     cell.get_or_init(|| {
         let mut config = wasmtime::Config::new();
         config.consume_fuel(true);
         let engine = Engine::new(&config).expect("an engine");
-        let path = module_path(name);
-        let module = Module::from_file(&engine, &path)
-            .unwrap_or_else(|error| panic!("{}: {error}: run `just wasm`", path.display()));
+        let module = Module::from_file(&engine, tollgate_tests::module(name)).expect("it compiles");
         (engine, module)
     })
 }
@@ -308,11 +294,11 @@ proptest! {
 
     #[test]
     fn key_auth_survives_any_host(seed: u64, configuration in 0..KEY_AUTH.len(), honesty in prop_oneof![Just(0u8), Just(50), Just(95)], callbacks in callbacks()) {
-        run("tollgate_key_auth.wasm", seed, KEY_AUTH[configuration], honesty, &callbacks)?;
+        run("key_auth", seed, KEY_AUTH[configuration], honesty, &callbacks)?;
     }
 
     #[test]
     fn everything_the_kit_can_do_survives_any_host(seed: u64, configuration in 0..PROBE.len(), honesty in prop_oneof![Just(0u8), Just(50), Just(95)], callbacks in callbacks()) {
-        run("tollgate_probe.wasm", seed, PROBE[configuration], honesty, &callbacks)?;
+        run("probe", seed, PROBE[configuration], honesty, &callbacks)?;
     }
 }

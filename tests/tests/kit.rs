@@ -1,9 +1,9 @@
 //! What the kit does with a filter's decisions, on each host's profile, by the probe guest.
 
 use serde_json::{Value, json};
-use tollgate_harness::engine::{Engine, Module};
 use tollgate_harness::profile::{Knobs, Profile};
 use tollgate_harness::sim::{Answer, Request, Sim};
+use tollgate_tests::load;
 
 const HOSTS: [(Profile, &str); 3] = [
     (Profile::Envoy, "envoy"),
@@ -21,8 +21,7 @@ fn asked(host: &str) -> &'static str {
 }
 
 fn probe(profile: Profile, host: &str, mut orders: Value) -> Sim {
-    let engine = Engine::for_simulation().expect("an engine");
-    let module = Module::load(&engine, &tollgate_tests::module("probe")).expect("the module loads");
+    let module = load("probe");
     orders["host"] = json!(host);
     if orders.get("ask").is_some() {
         orders["ask"] = json!(asked(host));
@@ -243,8 +242,7 @@ fn a_held_response_is_edited_whole_and_a_large_one_passes() {
 
 #[test]
 fn several_configurations_share_a_vm_and_nothing_else() {
-    let engine = Engine::for_simulation().expect("an engine");
-    let module = Module::load(&engine, &tollgate_tests::module("probe")).expect("the module loads");
+    let module = load("probe");
     let knobs = Knobs {
         headers_stop_iteration: true,
         ..Knobs::default()
@@ -264,9 +262,6 @@ fn several_configurations_share_a_vm_and_nothing_else() {
 #[test]
 fn a_later_filter_learns_who_the_client_is_and_no_client_can_say_so() {
     for (profile, host) in [HOSTS[0], HOSTS[2]] {
-        let engine = Engine::for_simulation().expect("an engine");
-        let load =
-            |name| Module::load(&engine, &tollgate_tests::module(name)).expect("the module loads");
         let consumers = json!([{
             "id": "1", "username": "bob", "groups": ["gold"], "metadata": {"plan": 1}, "credentials": [{"id": "c", "key": "K"}],
         }]);
