@@ -76,6 +76,42 @@ pub trait Metrics {
     fn count(&self, name: &str, by: u64);
 }
 
+/// Bytes that all workers of the host share, under names: proxy-wasm's shared data with the one rule that holds on every host, a
+/// write that happens only if nobody has written since. Nothing there expires, Envoy never evicts, and nginx evicts what was used
+/// least recently when its zone is full. [`store`](crate::store) makes a bounded table of it.
+pub trait SharedData {
+    /// What stands under a name.
+    ///
+    /// # Errors
+    /// When the host has no shared data, or gives none in this phase.
+    fn shared(&self, name: &[u8]) -> Result<Shared, Failure>;
+
+    /// Writes, if what [`SharedData::shared`] has shown is still there.
+    ///
+    /// # Errors
+    /// When the host does not write. Whether it has done so all the same is not known then.
+    fn replace_shared(&self, name: &[u8], seen: &Shared, value: &[u8]) -> Result<Written, Failure>;
+}
+
+/// What stood under a name in shared data when it was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shared {
+    /// The bytes; empty where there is nothing (Envoy stores nothing for what was removed).
+    pub value: Vec<u8>,
+    /// The host's number for this state of it; `None` where the name was never written.
+    pub version: Option<std::num::NonZeroU32>,
+}
+
+/// What became of a write that depends on nobody else's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Written {
+    /// It is there.
+    Done,
+    /// Somebody else has written first: read again.
+    Lost,
+}
+
 /// How loud a log line is, by proxy-wasm's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -96,6 +132,6 @@ pub trait Log {
 }
 
 /// All of it: what each phase of a filter is given.
-pub trait Host: Headers + Authenticated + Clock + Entropy + Metrics + Log {}
+pub trait Host: Headers + Authenticated + Clock + Entropy + SharedData + Metrics + Log {}
 
-impl<T: Headers + Authenticated + Clock + Entropy + Metrics + Log> Host for T {}
+impl<T: Headers + Authenticated + Clock + Entropy + SharedData + Metrics + Log> Host for T {}

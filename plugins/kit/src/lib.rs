@@ -18,6 +18,7 @@
 //! | change the query | `:path` | `request.query` and, where it exists, `ngx.upstream_uri` |
 //! | answer | as it is | without the final newline, which the host adds |
 //! | make a call | pause, then `continue_stream` | pause; it resumes by itself; the body can't be changed after it, which is refused |
+//! | write to shared data if nobody has since | a `cas` that can't be creates, its own replaces | a `cas` of 0 creates |
 //! | pass the identity on | filter state `tollgate.identity` | `kong.ctx.shared.tollgate_identity` |
 //! | swallow or hold a response | in the filter's own memory: no buffer limit of the host applies | likewise; the end is counted against `content-length` |
 //!
@@ -51,6 +52,7 @@ pub mod reply;
 #[cfg(not(target_family = "wasm"))]
 pub mod schema;
 pub mod step;
+pub mod store;
 
 mod export;
 mod filter;

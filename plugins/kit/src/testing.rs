@@ -1,7 +1,10 @@
 //! A scripted host for native tests of filters. It answers reads; what a filter does is in the step it returns.
 
 use crate::headers::HeaderMap;
-use crate::host::{Authenticated, Clock, Entropy, Failure, Headers, Level, Log, Metrics};
+use crate::host::{
+    Authenticated, Clock, Entropy, Failure, Headers, Level, Log, Metrics, Shared, SharedData,
+    Written,
+};
 use crate::identity::Identity;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -17,6 +20,7 @@ pub struct ScriptedHost {
     seed: Cell<u8>,
     counts: RefCell<BTreeMap<String, u64>>,
     lines: RefCell<Vec<(Level, String)>>,
+    shared: RefCell<BTreeMap<Vec<u8>, Shared>>,
 }
 
 impl ScriptedHost {
@@ -105,6 +109,30 @@ impl Entropy for ScriptedHost {
     fn random(&self) -> [u8; 16] {
         self.seed.set(self.seed.get().wrapping_add(1));
         [self.seed.get(); 16]
+    }
+}
+
+impl SharedData for ScriptedHost {
+    fn shared(&self, name: &[u8]) -> Result<Shared, Failure> {
+        match self.failure {
+            Some(failure) => Err(failure),
+            None => Ok(self.shared.borrow().get(name).cloned().unwrap_or_default()),
+        }
+    }
+
+    fn replace_shared(&self, name: &[u8], seen: &Shared, value: &[u8]) -> Result<Written, Failure> {
+        if self.shared(name)?.version != seen.version {
+            return Ok(Written::Lost);
+        }
+        let version = seen
+            .version
+            .map_or(1, |version| version.get().wrapping_add(1));
+        let written = Shared {
+            value: value.to_vec(),
+            version: std::num::NonZeroU32::new(version),
+        };
+        self.shared.borrow_mut().insert(name.to_vec(), written);
+        Ok(Written::Done)
     }
 }
 

@@ -2,10 +2,14 @@
 
 use super::imports::{self, Map, Status};
 use crate::headers::HeaderMap;
-use crate::host::{Authenticated, Clock, Entropy, Failure, Headers, HostKind, Level, Log, Metrics};
+use crate::host::{
+    Authenticated, Clock, Entropy, Failure, Headers, HostKind, Level, Log, Metrics, Shared,
+    SharedData, Written,
+};
 use crate::identity::Identity;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// nginx marshals this many lines of a request, besides the four pseudo-headers. Past it, it not only leaves lines out: the size it
@@ -140,6 +144,36 @@ fn mix(number: u64) -> u64 {
     let number = (number ^ number >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let number = (number ^ number >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
     number ^ number >> 31
+}
+
+impl SharedData for RequestHost<'_> {
+    fn shared(&self, name: &[u8]) -> Result<Shared, Failure> {
+        match imports::shared_data(name).map_err(|_| Failure::Broken)? {
+            None => Ok(Shared::default()),
+            // 0 is no state of a value: on Envoy it would write over another worker's count.
+            Some((value, cas)) => Ok(Shared {
+                value,
+                version: Some(NonZeroU32::new(cas).ok_or(Failure::Broken)?),
+            }),
+        }
+    }
+
+    fn replace_shared(&self, name: &[u8], seen: &Shared, value: &[u8]) -> Result<Written, Failure> {
+        let write = |cas| match imports::set_shared_data(name, value, cas) {
+            Ok(()) => Ok(Written::Done),
+            Err(Status::CAS_MISMATCH) => Ok(Written::Lost),
+            Err(_) => Err(Failure::Broken),
+        };
+        let Some(version) = seen.version else {
+            // On Envoy a state that can't be creates what is absent, and 0 writes over anything. On nginx the first is
+            // never right, and 0 creates what is absent.
+            return match write(u32::MAX)? {
+                Written::Lost if self.shared(name)?.version.is_none() => write(0),
+                written => Ok(written),
+            };
+        };
+        write(version.get())
+    }
 }
 
 impl Metrics for RequestHost<'_> {

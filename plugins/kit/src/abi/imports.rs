@@ -13,6 +13,7 @@ pub(crate) struct Status(pub(crate) u32);
 impl Status {
     pub(crate) const NOT_FOUND: Status = Status(1);
     pub(crate) const BAD_ARGUMENT: Status = Status(2);
+    pub(crate) const CAS_MISMATCH: Status = Status(8);
     /// Not the host's: it said Ok and handed over what can't be read.
     pub(crate) const UNREADABLE: Status = Status(u32::MAX);
 }
@@ -104,6 +105,20 @@ unsafe extern "C" {
         trailers_size: usize,
         timeout: u32,
         call: *mut u32,
+    ) -> u32;
+    fn proxy_get_shared_data(
+        key: *const u8,
+        key_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+        cas: *mut u32,
+    ) -> u32;
+    fn proxy_set_shared_data(
+        key: *const u8,
+        key_size: usize,
+        value: *const u8,
+        value_size: usize,
+        cas: u32,
     ) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, metric: *mut u32) -> u32;
     fn proxy_increment_metric(metric: u32, by: i64) -> u32;
@@ -363,6 +378,24 @@ pub(crate) fn http_call(
         )
     })
     .and_then(|()| written(call))
+}
+
+/// A value of shared data with the number of its state; `None` where the host knows none of that name.
+pub(crate) fn shared_data(name: &[u8]) -> Result<Option<(Vec<u8>, u32)>, Status> {
+    let mut cas = 0;
+    // SAFETY: the name is a live slice, `cas` is live and writable, and `bytes` passes live, writable places.
+    let value = bytes(|data, size| unsafe {
+        proxy_get_shared_data(name.as_ptr(), name.len(), data, size, &raw mut cas)
+    });
+    Ok(absent_is_none(value)?.map(|value| (value, cas)))
+}
+
+/// Writes to shared data. What `cas` asks for depends on the host: see `SharedData` in `super::host`.
+pub(crate) fn set_shared_data(name: &[u8], value: &[u8], cas: u32) -> Result<(), Status> {
+    // SAFETY: both are live slices.
+    done(unsafe {
+        proxy_set_shared_data(name.as_ptr(), name.len(), value.as_ptr(), value.len(), cas)
+    })
 }
 
 pub(crate) fn define_counter(name: &str) -> Result<u32, Status> {
