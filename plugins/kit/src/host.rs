@@ -84,18 +84,18 @@ pub trait SharedData {
     ///
     /// # Errors
     /// When the host has no shared data, or gives none in this phase.
-    fn shared(&self, name: &[u8]) -> Result<Shared, Failure>;
+    fn stored(&self, name: &[u8]) -> Result<Stored, Failure>;
 
-    /// Writes, if what [`SharedData::shared`] has shown is still there.
+    /// Writes, if what [`SharedData::stored`] has shown is still there.
     ///
     /// # Errors
     /// When the host does not write. Whether it has done so all the same is not known then.
-    fn replace_shared(&self, name: &[u8], seen: &Shared, value: &[u8]) -> Result<Written, Failure>;
+    fn replace_stored(&self, name: &[u8], seen: &Stored, value: &[u8]) -> Result<Written, Failure>;
 }
 
 /// What stood under a name in shared data when it was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Shared {
+pub struct Stored {
     /// The bytes; empty where there is nothing (Envoy stores nothing for what was removed).
     pub value: Vec<u8>,
     /// The host's number for this state of it; `None` where the name was never written.

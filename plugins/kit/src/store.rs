@@ -20,7 +20,7 @@
 //! entry   = key (16), expiry (8, Unix seconds), size (2), payload (size)      numbers little-endian
 //! ```
 
-use crate::host::{Failure, Shared, SharedData, Written};
+use crate::host::{Failure, Stored, SharedData, Written};
 
 #[cfg(test)]
 mod tests;
@@ -208,7 +208,7 @@ impl Table {
             let value = entries
                 .with(&name, &key, &payload, expires, now)
                 .ok_or(Failure::Refused)?;
-            if host.replace_shared(&name, &seen, &value)? == Written::Done {
+            if host.replace_stored(&name, &seen, &value)? == Written::Done {
                 return Ok(((key, result), damaged, lost));
             }
         }
@@ -221,10 +221,10 @@ fn name(shelf: u32) -> Vec<u8> {
 }
 
 /// A shelf's value, and whether it is damaged.
-fn read(host: &(impl SharedData + ?Sized), name: &[u8]) -> Result<(Shared, bool), Failure> {
+fn read(host: &(impl SharedData + ?Sized), name: &[u8]) -> Result<(Stored, bool), Failure> {
     let mut reads = 0;
     loop {
-        let seen = host.shared(name)?;
+        let seen = host.stored(name)?;
         match seen.value.split_first_chunk::<HEAD>() {
             _ if seen.value.is_empty() => return Ok((seen, false)),
             Some(([format, ..], _)) if *format > FORMAT => return Err(Failure::Refused),

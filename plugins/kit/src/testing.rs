@@ -2,7 +2,7 @@
 
 use crate::headers::HeaderMap;
 use crate::host::{
-    Authenticated, Clock, Entropy, Failure, Headers, Level, Log, Metrics, Shared, SharedData,
+    Authenticated, Clock, Entropy, Failure, Headers, Level, Log, Metrics, Stored, SharedData,
     Written,
 };
 use crate::identity::Identity;
@@ -20,7 +20,7 @@ pub struct ScriptedHost {
     seed: Cell<u8>,
     counts: RefCell<BTreeMap<String, u64>>,
     lines: RefCell<Vec<(Level, String)>>,
-    shared: RefCell<BTreeMap<Vec<u8>, Shared>>,
+    shared: RefCell<BTreeMap<Vec<u8>, Stored>>,
 }
 
 impl ScriptedHost {
@@ -113,21 +113,21 @@ impl Entropy for ScriptedHost {
 }
 
 impl SharedData for ScriptedHost {
-    fn shared(&self, name: &[u8]) -> Result<Shared, Failure> {
+    fn stored(&self, name: &[u8]) -> Result<Stored, Failure> {
         match self.failure {
             Some(failure) => Err(failure),
             None => Ok(self.shared.borrow().get(name).cloned().unwrap_or_default()),
         }
     }
 
-    fn replace_shared(&self, name: &[u8], seen: &Shared, value: &[u8]) -> Result<Written, Failure> {
-        if self.shared(name)?.version != seen.version {
+    fn replace_stored(&self, name: &[u8], seen: &Stored, value: &[u8]) -> Result<Written, Failure> {
+        if self.stored(name)?.version != seen.version {
             return Ok(Written::Lost);
         }
         let version = seen
             .version
             .map_or(1, |version| version.get().wrapping_add(1));
-        let written = Shared {
+        let written = Stored {
             value: value.to_vec(),
             version: std::num::NonZeroU32::new(version),
         };

@@ -3,7 +3,7 @@
 use super::imports::{self, Map, Status};
 use crate::headers::HeaderMap;
 use crate::host::{
-    Authenticated, Clock, Entropy, Failure, Headers, HostKind, Level, Log, Metrics, Shared,
+    Authenticated, Clock, Entropy, Failure, Headers, HostKind, Level, Log, Metrics, Stored,
     SharedData, Written,
 };
 use crate::identity::Identity;
@@ -147,18 +147,18 @@ fn mix(number: u64) -> u64 {
 }
 
 impl SharedData for RequestHost<'_> {
-    fn shared(&self, name: &[u8]) -> Result<Shared, Failure> {
+    fn stored(&self, name: &[u8]) -> Result<Stored, Failure> {
         match imports::shared_data(name).map_err(|_| Failure::Broken)? {
-            None => Ok(Shared::default()),
+            None => Ok(Stored::default()),
             // 0 is no state of a value: on Envoy it would write over another worker's count.
-            Some((value, cas)) => Ok(Shared {
+            Some((value, cas)) => Ok(Stored {
                 value,
                 version: Some(NonZeroU32::new(cas).ok_or(Failure::Broken)?),
             }),
         }
     }
 
-    fn replace_shared(&self, name: &[u8], seen: &Shared, value: &[u8]) -> Result<Written, Failure> {
+    fn replace_stored(&self, name: &[u8], seen: &Stored, value: &[u8]) -> Result<Written, Failure> {
         let write = |cas| match imports::set_shared_data(name, value, cas) {
             Ok(()) => Ok(Written::Done),
             Err(Status::CAS_MISMATCH) => Ok(Written::Lost),
@@ -168,7 +168,7 @@ impl SharedData for RequestHost<'_> {
             // On Envoy a state that can't be creates what is absent, and 0 writes over anything. On nginx the first is
             // never right, and 0 creates what is absent.
             return match write(u32::MAX)? {
-                Written::Lost if self.shared(name)?.version.is_none() => write(0),
+                Written::Lost if self.stored(name)?.version.is_none() => write(0),
                 written => Ok(written),
             };
         };

@@ -44,7 +44,7 @@ fn keeping_writes_nothing() {
         (Change::Keep, payload.is_none())
     });
     assert!(kept.unwrap().result);
-    assert!(host.shared(&name(0)).unwrap().version.is_none());
+    assert!(host.stored(&name(0)).unwrap().version.is_none());
 }
 
 #[test]
@@ -124,17 +124,17 @@ fn a_worker_that_never_wins_fails_and_changes_nothing() {
 fn a_damaged_shelf_is_begun_anew_and_said() {
     let (host, table) = (ScriptedHost::default(), Table::for_keys(1));
     add(&host, table, &neighbour(0), 0);
-    let mut seen = host.shared(&name(0)).unwrap();
+    let mut seen = host.stored(&name(0)).unwrap();
     let sound = seen.value.clone();
     for at in 0..sound.len() {
-        seen = host.shared(&name(0)).unwrap();
+        seen = host.stored(&name(0)).unwrap();
         let mut torn = sound.clone();
         torn[at] ^= 1;
         if torn[0] > FORMAT {
             continue;
         }
         assert_eq!(
-            host.replace_shared(&name(0), &seen, &torn),
+            host.replace_stored(&name(0), &seen, &torn),
             Ok(Written::Done)
         );
         let updated = add(&host, table, &neighbour(0), 0);
@@ -147,14 +147,14 @@ fn a_shelf_of_a_later_format_is_left_alone() {
     let (host, table) = (ScriptedHost::default(), Table::for_keys(1));
     let later = [FORMAT + 1, 1, 2, 3, 4, 5, 6, 7, 8, 9];
     assert_eq!(
-        host.replace_shared(&name(0), &Shared::default(), &later),
+        host.replace_stored(&name(0), &Stored::default(), &later),
         Ok(Written::Done)
     );
     let failed = table.update(&host, &neighbour(0), &OVERFLOW, 0, |payload| {
         count(payload, 0)
     });
     assert_eq!(failed.unwrap_err(), Failure::Refused);
-    assert_eq!(host.shared(&name(0)).unwrap().value, later);
+    assert_eq!(host.stored(&name(0)).unwrap().value, later);
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn a_table_tells_the_most_memory_it_takes() {
     for n in 0..=255 {
         add(&host, table, &neighbour(n), 0);
     }
-    let size = host.shared(&name(0)).unwrap().value.len();
+    let size = host.stored(&name(0)).unwrap().value.len();
     assert_eq!(table.most_bytes(8, 1), size);
 }
 
