@@ -9,6 +9,8 @@
 
 use std::borrow::Cow;
 
+pub mod object;
+
 /// Nesting past this is refused. It is the limit of Kong's own decoder (lua-cjson).
 pub const MAX_DEPTH: usize = 1000;
 

@@ -20,7 +20,7 @@
 //! entry   = key (16), expiry (8, Unix seconds), size (2), payload (size)      numbers little-endian
 //! ```
 
-use crate::host::{Failure, Stored, SharedData, Written};
+use crate::host::{Failure, SharedData, Stored, Written};
 
 #[cfg(test)]
 mod tests;

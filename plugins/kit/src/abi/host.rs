@@ -3,8 +3,8 @@
 use super::imports::{self, Map, Status};
 use crate::headers::HeaderMap;
 use crate::host::{
-    Authenticated, Clock, Entropy, Failure, Headers, HostKind, Level, Log, Metrics, Stored,
-    SharedData, Written,
+    Authenticated, Clock, Entropy, Failure, Headers, HostKind, Level, Log, Metrics, Platform,
+    Shared, SharedData, Stored, Traffic, Written,
 };
 use crate::identity::Identity;
 use std::cell::{Cell, RefCell};
@@ -98,6 +98,19 @@ impl Headers for RequestHost<'_> {
         }
     }
 
+    fn request_path(&self, headers: &HeaderMap) -> Result<Vec<u8>, Failure> {
+        let target = match self.kind {
+            HostKind::Kong => imports::property(&["ngx", "request_uri"])?,
+            HostKind::Envoy | HostKind::EnvoyHeadersPass => {
+                headers.first(":path").map(<[u8]>::to_vec)
+            }
+        };
+        let mut path = target.ok_or(Failure::NotNow)?;
+        let end = path.iter().position(|&byte| byte == b'?');
+        path.truncate(end.unwrap_or(path.len()));
+        Ok(path)
+    }
+
     fn response_headers(&self) -> Result<HeaderMap, Failure> {
         header_map(Map::Response)
     }
@@ -118,6 +131,58 @@ impl Authenticated for RequestHost<'_> {
     fn identity(&self) -> Option<Identity> {
         Identity::from_json(&imports::property(Identity::path(self.kind)).ok()??)
     }
+}
+
+impl Shared for RequestHost<'_> {
+    fn shared(&self, name: &str) -> Option<Vec<u8>> {
+        match self.kind {
+            HostKind::Kong => imports::property(&["kong", "ctx", "shared", name]),
+            HostKind::Envoy | HostKind::EnvoyHeadersPass => imports::property(&[name]),
+        }
+        .ok()
+        .flatten()
+    }
+}
+
+impl Platform for RequestHost<'_> {
+    fn kind(&self) -> HostKind {
+        self.kind
+    }
+}
+
+impl Traffic for RequestHost<'_> {
+    fn client_address(&self) -> Option<Vec<u8>> {
+        let mut address = named(&["source", "address"])?;
+        if self.kind != HostKind::Kong {
+            // `127.0.0.1:40000`, `[::1]:40000`.
+            let port = address.iter().rposition(|&byte| byte == b':')?;
+            address.truncate(port);
+            address.retain(|byte| !matches!(byte, b'[' | b']'));
+        }
+        Some(address)
+    }
+
+    fn service(&self) -> Option<Vec<u8>> {
+        match self.kind {
+            HostKind::Kong => named(&["kong", "service_id"]),
+            HostKind::Envoy | HostKind::EnvoyHeadersPass => named(&["xds", "cluster_name"]),
+        }
+    }
+
+    fn route(&self) -> Option<Vec<u8>> {
+        match self.kind {
+            HostKind::Kong => named(&["kong", "route_id"]),
+            HostKind::Envoy | HostKind::EnvoyHeadersPass => named(&["xds", "route_name"]),
+        }
+    }
+}
+
+/// A property that says something.
+fn named(path: &[&str]) -> Option<Vec<u8>> {
+    imports::property(path)
+        .ok()
+        .flatten()
+        .filter(|value| !value.is_empty())
 }
 
 impl Clock for RequestHost<'_> {
