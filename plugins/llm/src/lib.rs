@@ -11,5 +11,10 @@
     )
 )]
 
+pub mod api;
 mod json;
+pub mod request;
 pub mod tokens;
+
+pub use api::{Api, Endpoint, Unmetered};
+pub use request::{Refused, Request};

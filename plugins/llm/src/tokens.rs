@@ -19,6 +19,8 @@ pub enum Broken {
     Syntax(u64),
     /// Occurs when containers nest deeper than [`tollgate_kit::json::MAX_DEPTH`].
     Deep,
+    /// Occurs when something follows the outermost value; the offset is where.
+    Trailing(u64),
 }
 
 /// A string's content.
@@ -401,7 +403,8 @@ impl<P: Copy> Reader<P> {
                     self.value_ended();
                 }
             }
-            State::Number(_) | State::Done => return wrong,
+            State::Done => return Err(Broken::Trailing(self.offset)),
+            State::Number(_) => return wrong,
         }
         Ok(())
     }

@@ -13,7 +13,11 @@ impl Shape for Log {
         0
     }
     fn member(&mut self, of: usize, name: Text<'_>) -> usize {
-        self.0 += &format!("{of} .{} {}\n", String::from_utf8_lossy(name.head), name.len);
+        self.0 += &format!(
+            "{of} .{} {}\n",
+            String::from_utf8_lossy(name.head),
+            name.len
+        );
         of + 1
     }
     fn element(&mut self, of: usize) -> usize {
@@ -33,10 +37,7 @@ impl Shape for Log {
         self.0 += &format!("{at} begin {object} {offset}\n");
     }
     fn end(&mut self, at: usize, object: bool, members: u64, span: Span) {
-        self.0 += &format!(
-            "{at} end {object} {members} {}..{}\n",
-            span.start, span.end
-        );
+        self.0 += &format!("{at} end {object} {members} {}..{}\n", span.start, span.end);
     }
 }
 
