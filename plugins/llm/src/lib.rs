@@ -12,9 +12,11 @@
 )]
 
 pub mod api;
+pub mod edit;
 mod json;
 pub mod request;
 pub mod tokens;
 
 pub use api::{Api, Endpoint, Unmetered};
+pub use edit::{Change, Limit};
 pub use request::{Refused, Request};
