@@ -11,12 +11,16 @@
     )
 )]
 
+pub mod answer;
 pub mod api;
 pub mod edit;
 mod json;
 pub mod request;
 pub mod tokens;
+pub mod usage;
 
+pub use answer::{Answer, Dialect, Finish};
 pub use api::{Api, Endpoint, Unmetered};
 pub use edit::{Change, Limit};
 pub use request::{Refused, Request};
+pub use usage::Usage;
