@@ -16,6 +16,7 @@ pub mod api;
 pub mod edit;
 mod json;
 pub mod request;
+pub mod sse;
 pub mod tokens;
 pub mod usage;
 
