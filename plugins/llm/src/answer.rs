@@ -133,9 +133,15 @@ impl Answer {
     /// The body, or the event's data, has ended. What comes next is another document of the same answer.
     pub fn end(&mut self) {
         if !self.reader.is_fresh() {
-            self.told_broken(|reader, told| reader.end(told));
+            self.finish_document();
         }
         self.next();
+    }
+
+    /// The document has ended, and can still be looked at; whether it could be read.
+    pub(crate) fn finish_document(&mut self) -> bool {
+        self.told_broken(|reader, told| reader.end(told));
+        !self.reader.is_broken() && self.reader.is_complete()
     }
 
     /// Forgets the document that is being read: it turned out to be none.

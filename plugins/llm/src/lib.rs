@@ -14,9 +14,11 @@
 pub mod answer;
 pub mod api;
 pub mod edit;
+pub mod finish;
 mod json;
 pub mod request;
 pub mod sse;
+pub mod stream;
 pub mod tokens;
 pub mod usage;
 
@@ -24,4 +26,5 @@ pub use answer::{Answer, Dialect, Finish};
 pub use api::{Api, Endpoint, Unmetered};
 pub use edit::{Change, Limit};
 pub use request::{Refused, Request};
+pub use stream::{Output, Stream};
 pub use usage::Usage;

@@ -231,6 +231,11 @@ impl<P: Copy> Reader<P> {
         self.state == State::Value && self.open.is_empty()
     }
 
+    /// Whether a whole value has been read.
+    pub fn is_complete(&self) -> bool {
+        self.state == State::Done
+    }
+
     /// Whether the text has turned out to be broken.
     pub fn is_broken(&self) -> bool {
         self.broken.is_some()
