@@ -73,11 +73,14 @@ impl Writer {
 
 fn choices(told: &Told, object: &str, content: &str) -> Vec<u8> {
     let mut out = Vec::new();
+    let open = match told.begun {
+        0 => 1,
+        begun => begun & !told.ended,
+    };
     for index in 0..u128::BITS {
         let bit = 1u128.checked_shl(index).unwrap_or_default();
-        let open = told.begun & !told.ended & bit != 0;
         // A stream that has not begun has one choice at least.
-        if !open && !(told.begun == 0 && index == 0) {
+        if open & bit == 0 {
             continue;
         }
         let choice = Writer::event("")

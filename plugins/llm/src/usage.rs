@@ -102,8 +102,10 @@ impl Count {
     }
 }
 
-/// Anthropic tells a stream's counts in two events, each cumulative, and some of those who speak its API write 0 into one of them.
-const ONLY_GROW: [Count; 4] = [
+/// Anthropic tells a stream's counts in two events, each cumulative. Some of those who speak its API write 0 into the one or the other
+/// for what they do not know there, so a 0 replaces no count. (The larger of both would be wrong as well: the first may be a guess that
+/// includes what the last tells as cached.)
+const ZERO_IS_SILENT: [Count; 4] = [
     Count::Input,
     Count::Output,
     Count::CacheRead,
@@ -132,10 +134,10 @@ impl Counts {
     /// Takes in a later object of the same answer. Its counts are cumulative and replace those before.
     pub(crate) fn merge(&mut self, later: &Counts) {
         for (index, (old, new)) in self.counts.iter_mut().zip(later.counts).enumerate() {
-            *old = if ONLY_GROW.iter().any(|count| *count as usize == index) {
-                (*old).max(new)
-            } else {
-                new.or(*old)
+            let silent = ZERO_IS_SILENT.iter().any(|count| *count as usize == index);
+            *old = match (*old, new) {
+                (Some(old), Some(0)) if silent => Some(old),
+                (old, new) => new.or(old),
             };
         }
         self.input_details |= later.input_details;

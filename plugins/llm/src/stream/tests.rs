@@ -142,6 +142,21 @@ fn anthropic_input_and_output_are_both_counted() {
 }
 
 #[test]
+fn what_the_last_event_tells_as_cached_is_not_counted_twice() {
+    let events = [MESSAGES, MESSAGES_END]
+        .concat()
+        .replace(
+            "\"input_tokens\":25,\"cache_creation_input_tokens\":0,\"cache_read_input_tokens\":100",
+            "\"input_tokens\":125",
+        )
+        .replace(
+            "{\"input_tokens\":0,",
+            "{\"input_tokens\":25,\"cache_read_input_tokens\":100,",
+        );
+    assert_eq!(counts(&watched(&events)), (Some(125), Some(15)));
+}
+
+#[test]
 fn responses_are_counted_whatever_ends_them() {
     for (kind, finish) in [
         ("completed", "\"incomplete_details\":null"),
