@@ -4,9 +4,6 @@ use crate::api::Api;
 use crate::request::{Object, Request, Slot};
 use crate::tokens::Span;
 
-/// OpenAI's Responses API refuses a `max_output_tokens` below this.
-pub const LEAST_RESPONSE: u64 = 16;
-
 /// What the request's limit is to be, in tokens of one completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
@@ -14,7 +11,7 @@ pub enum Limit {
     Keep,
     /// This, where the request sets none.
     Default(u64),
-    /// At most this: lowered where it is larger, set where there is none.
+    /// At most this: lowered where it is larger, set where there is none. See [`Request::least_limit`].
     AtMost(u64),
 }
 

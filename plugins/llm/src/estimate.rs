@@ -237,7 +237,8 @@ impl Calibration {
         u64::try_from(tokens).unwrap_or(u64::MAX).min(bytes)
     }
 
-    /// Tokens of a completion, of whose text the client has got so many bytes: for streams that were aborted and answers without usage.
+    /// Tokens of a completion of whose text so many bytes have been seen ([`Answer::text`](crate::Answer::text)): for streams that were
+    /// aborted and answers without usage. Reasoning that is not shown is not in it, and can't be.
     pub fn completion(&self, text: u64) -> u64 {
         self.tokens(text)
     }
@@ -428,6 +429,15 @@ mod tests {
         prompt.prompt.images = 1;
         image.observe_prompt(&prompt, 900);
         assert_eq!(image, honest);
+    }
+
+    #[test]
+    fn an_answer_without_usage_is_estimated_from_its_text() {
+        let mut answer = crate::Answer::default();
+        answer.feed(br#"{"choices":[{"message":{"content":"Twelve bytes"}}]}"#);
+        assert_eq!(answer.usage(), None);
+        let tokens = Calibration::default().completion(answer.text());
+        assert!((3..=12).contains(&tokens), "{tokens}");
     }
 
     #[test]

@@ -110,6 +110,8 @@ pub struct Request {
     pub include_usage: Option<bool>,
     /// Responses with `background: true`: the answer is fetched by a later request, and this request's answer has no usage.
     pub background: bool,
+    /// Anthropic's `thinking.budget_tokens`. It is part of the limit, which has to be larger.
+    pub thinking: Option<u64>,
     /// What is known of the prompt's size.
     pub prompt: Prompt,
     pub(crate) places: Places,
@@ -148,6 +150,15 @@ pub(crate) struct Places {
 }
 
 impl Request {
+    /// The smallest limit that the provider takes, in tokens: to lower the limit further would make the request an error.
+    pub fn least_limit(&self) -> u64 {
+        match self.api {
+            // OpenAI's documented minimum of `max_output_tokens`.
+            Api::Responses => 16,
+            _ => self.thinking.map_or(1, |budget| budget.saturating_add(1)),
+        }
+    }
+
     /// Reads a body. What the path says (`endpoint`) comes first; where it says nothing the body's members tell the API.
     ///
     /// # Errors
@@ -189,6 +200,7 @@ impl Request {
             include_usage: fields.include_usage,
             background: api == Api::Responses && fields.background,
             model: path_model.or(fields.model),
+            thinking: fields.thinking.filter(|_| api == Api::Messages),
             prompt: fields.prompt,
             places: fields.places,
         })

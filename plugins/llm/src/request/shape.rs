@@ -16,6 +16,7 @@ pub(super) enum Place {
     Member(Member, &'static str),
     /// One of `messages`, `contents` or `input`.
     Message,
+    Role,
     MessageType,
     /// A string, a part, or an array of parts.
     Content,
@@ -37,6 +38,7 @@ pub(super) enum Place {
     Id,
     Tool,
     ToolType,
+    Budget,
     /// Text, or a structure that counts as text.
     Text,
     /// Inside something that is counted as a whole, or does not matter.
@@ -76,6 +78,7 @@ pub(super) struct Fields {
     pub(super) stream: bool,
     pub(super) include_usage: Option<bool>,
     pub(super) background: bool,
+    pub(super) thinking: Option<u64>,
     pub(super) prompt: Prompt,
     pub(super) places: Places,
     n: Option<u64>,
@@ -377,7 +380,7 @@ impl Shape for Fields {
             | Place::Input
             | Place::Member(Member::Contents | Member::SystemInstruction, _) => match key {
                 b"content" | b"parts" | b"output" => Place::Content,
-                b"role" => Place::Within,
+                b"role" => Place::Role,
                 b"type" => Place::MessageType,
                 b"audio" => Place::Audio,
                 b"id" | b"status" => Place::Within,
@@ -422,6 +425,7 @@ impl Shape for Fields {
                 b"content" => Place::Content,
                 _ => self.unknown(name),
             },
+            Place::Member(Member::Thinking, _) if key == b"budget_tokens" => Place::Budget,
             Place::Tool => match key {
                 b"type" => Place::ToolType,
                 b"googleSearch"
@@ -468,6 +472,14 @@ impl Shape for Fields {
             Place::Member(member, name) => self.member_scalar(member, name, scalar, span),
             Place::Message | Place::Content | Place::Part | Place::Text | Place::Source => {
                 self.text(scalar);
+            }
+            // Templates write any role; a usual one is part of what they add to a message.
+            Place::Role => {
+                if let Scalar::String(text) = scalar
+                    && text.len > 16
+                {
+                    self.prompt.add_text(text.len);
+                }
             }
             Place::MessageType => {
                 if let Scalar::String(Text {
@@ -564,6 +576,7 @@ impl Shape for Fields {
                 }
             }
             Place::SourceUrl => {}
+            Place::Budget => self.thinking = scalar.count(MOST),
             Place::MediaType => {
                 if let Scalar::String(text) = scalar
                     && let Some(part) = self.part()
@@ -689,6 +702,7 @@ impl Shape for Fields {
             | Place::Id
             | Place::Detail
             | Place::PartType
+            | Place::Role
             | Place::MessageType
             | Place::SourceData
             | Place::AudioData => self.prompt.add_text(size),

@@ -390,6 +390,29 @@ fn token_ids_count_one_each() {
 }
 
 #[test]
+fn a_role_is_no_hiding_place() {
+    let body = format!(
+        r#"{{"messages":[{{"role":"{}","content":"x"}}]}}"#,
+        "r".repeat(500)
+    );
+    assert_eq!(prompt(&body).text, 501);
+}
+
+#[test]
+fn a_limit_is_not_lowered_to_what_the_provider_refuses() {
+    for (body, least) in [
+        (r#"{"messages":[]}"#, 1),
+        (r#"{"input":"x"}"#, 16),
+        (
+            r#"{"messages":[],"thinking":{"type":"enabled","budget_tokens":2048},"max_tokens":4096}"#,
+            2049,
+        ),
+    ] {
+        assert_eq!(ok(body).least_limit(), least, "{body}");
+    }
+}
+
+#[test]
 fn background_responses_are_told() {
     assert!(ok(r#"{"input":"x","background":true}"#).background);
 }
