@@ -291,17 +291,24 @@ impl<P: Copy> Reader<P> {
                     continue;
                 }
             }
-            if let State::Number(digits) = self.state {
-                match digits.next(byte) {
-                    Some(next) => {
-                        self.state = State::Number(next);
-                        self.content(&[byte]);
-                        self.offset = self.offset.saturating_add(1);
-                        rest = tail;
-                    }
-                    None if digits.complete() => self.number(shape),
-                    None => return Err(Broken::Syntax(self.offset)),
+            if let State::Number(mut digits) = self.state {
+                let mut length = 0usize;
+                while let Some(next) = rest.get(length).and_then(|&byte| digits.next(byte)) {
+                    digits = next;
+                    length = length.saturating_add(1);
                 }
+                let (run, tail) = rest.split_at_checked(length).unwrap_or((rest, &[]));
+                self.state = State::Number(digits);
+                self.content(run);
+                self.offset = self.offset.saturating_add(run.len() as u64);
+                rest = tail;
+                if rest.is_empty() {
+                    break;
+                }
+                if !digits.complete() {
+                    return Err(Broken::Syntax(self.offset));
+                }
+                self.number(shape);
                 continue;
             }
             self.byte(byte, shape)?;
