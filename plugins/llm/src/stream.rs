@@ -107,9 +107,7 @@ impl Stream {
             let marks = [0xEF, 0xBB, 0xBF];
             let body = chunk.strip_prefix(&marks).unwrap_or(chunk);
             self.reading.answer.feed(body);
-            return if self.reading.client != Client::Listening {
-                Output::Replace(Vec::new())
-            } else if held.is_empty() {
+            return if held.is_empty() {
                 Output::Pass
             } else {
                 held.extend_from_slice(chunk);
@@ -141,8 +139,9 @@ impl Stream {
         };
         self.parser.end(&mut weaver);
         let mut out = weaver.out.unwrap_or_default();
-        if let Client::Ending(finish) = std::mem::replace(&mut self.reading.client, Client::Ended) {
-            out.extend_from_slice(&finish);
+        if let Client::Ending(finish) = &mut self.reading.client {
+            out.append(finish);
+            self.reading.client = Client::Ended;
         }
         out
     }
@@ -154,14 +153,11 @@ impl Stream {
     ///
     /// `completion` is the number of completion tokens so far, as far as known; Anthropic's clients are told.
     ///
-    /// Empty if the stream has ended already, before its first event, and for a stream in form of a JSON array, which then ends without
-    /// its bracket.
+    /// Nothing is cut, and nothing given, where the stream has ended already, has not begun, or is a JSON body or array, whose end can't be
+    /// written between two chunks; see [`Stream::is_cut`].
     pub fn cut(&mut self, api: Api, completion: u64) -> Vec<u8> {
-        if self.reading.client != Client::Listening {
-            return Vec::new();
-        }
-        if self.is_complete() || self.form != Form::Events {
-            self.reading.client = Client::Ended;
+        let listening = self.reading.client == Client::Listening;
+        if !listening || self.is_complete() || self.form != Form::Events {
             return Vec::new();
         }
         let dialect = self.reading.answer.dialect().or(match api {
@@ -197,9 +193,9 @@ impl Stream {
                 && self.reading.answer.finish().is_some())
     }
 
-    /// Whether the client gets nothing more of it.
+    /// Whether [`Stream::cut`] has ended it for the client, or will at the end of the current event.
     pub fn is_cut(&self) -> bool {
-        self.reading.client == Client::Ended
+        self.reading.client != Client::Listening
     }
 
     /// Whether it is a stream of events rather than a JSON body; `None` before the first byte that tells.

@@ -436,10 +436,25 @@ fn a_cut_inside_an_event_waits_for_its_end() {
 }
 
 #[test]
-fn a_stream_that_has_ended_is_not_cut() {
-    let mut stream = Stream::edited(4096, false);
-    let _ = stream.feed(chat("", USAGE).as_bytes());
-    assert!(stream.cut(Api::Chat, 1).is_empty());
+fn what_can_not_be_ended_well_is_not_cut() {
+    for text in [
+        chat("", USAGE),
+        "[{\"candidates\":[]},".to_owned(),
+        String::new(),
+    ] {
+        let mut stream = Stream::edited(4096, false);
+        let _ = stream.feed(text.as_bytes());
+        assert!(stream.cut(Api::Generate, 1).is_empty());
+        assert!(!stream.is_cut());
+        assert_eq!(stream.feed(b"\n"), Output::Pass, "{text}");
+    }
+}
+
+#[test]
+fn a_block_that_has_ended_is_not_ended_again() {
+    let (stop, _) = MESSAGES_END.split_once("event: message_delta").unwrap();
+    let end = cut(&[MESSAGES, stop].concat(), Api::Messages);
+    assert_eq!(end[0].0, "message_delta");
 }
 
 fn any_stream() -> impl Strategy<Value = String> {
