@@ -44,7 +44,10 @@ impl Finish {
             | b"BLOCKLIST"
             | b"PROHIBITED_CONTENT"
             | b"SPII"
-            | b"IMAGE_SAFETY" => Finish::Filtered,
+            | b"IMAGE_SAFETY"
+            | b"IMAGE_PROHIBITED_CONTENT"
+            | b"IMAGE_RECITATION"
+            | b"MODEL_ARMOR" => Finish::Filtered,
             _ => Finish::Other,
         }
     }
@@ -86,6 +89,8 @@ pub(crate) struct Document {
     pub(crate) choices: Option<u64>,
     pub(crate) usage: UsageMember,
     pub(crate) error: bool,
+    /// Whether it has members that are not usual in a chunk.
+    pub(crate) other: bool,
     /// `index`, which numbers Anthropic's content blocks.
     pub(crate) index: Option<u64>,
 }
@@ -95,6 +100,8 @@ pub(crate) struct Document {
 pub(crate) struct Told {
     pub(crate) document: Document,
     pub(crate) counts: Counts,
+    /// Those of `svg_usage`.
+    pub(crate) beside: Counts,
     pub(crate) model: Vec<u8>,
     pub(crate) id: Vec<u8>,
     pub(crate) created: Option<u64>,
@@ -162,7 +169,10 @@ impl Answer {
 
     /// The usage that was told last; `None` if none was. In a stream it grows until the end.
     pub fn usage(&self) -> Option<Usage> {
-        self.told.counts.usage()
+        match (self.told.counts.usage(), self.told.beside.usage()) {
+            (Some(usage), Some(beside)) => Some(usage.plus(beside)),
+            (usage, beside) => usage.or(beside),
+        }
     }
 
     /// The model that answered. It is the one that is charged, whichever was asked for.

@@ -19,6 +19,8 @@ pub enum Api {
     Embeddings,
     /// OpenAI `POST /v1/images/generations`.
     Images,
+    /// OpenAI `POST /v1/decisions`. It has no limit on its output.
+    Decisions,
     /// OpenAI `POST /v1/moderations`. Free of charge, and answers no usage.
     Moderations,
     /// Anthropic `POST /v1/messages`, also as Vertex AI's `rawPredict`.
@@ -42,6 +44,7 @@ impl Api {
                 | Api::Completions
                 | Api::Responses
                 | Api::Images
+                | Api::Decisions
                 | Api::Messages
                 | Api::Generate
         )
@@ -65,7 +68,7 @@ pub enum Unmetered {
     Audio,
     /// `/batches`, `/messages/batches`, `:batchGenerateContent`: done later.
     Batches,
-    /// `/realtime`, `:bidiGenerateContent`: a WebSocket or WebRTC session.
+    /// `/realtime`, `/live`, `:bidiGenerateContent`: a WebSocket or WebRTC session.
     Realtime,
     /// Responses with `background: true`: answered to a later request.
     Background,
@@ -73,7 +76,7 @@ pub enum Unmetered {
     ImageUploads,
     /// `/videos`.
     Videos,
-    /// `/assistants`, `/threads`, `/conversations`, `/fine_tuning`, `/evals`: state that later requests use.
+    /// `/assistants`, `/threads`, `/conversations`, `/fine_tuning`, `/evals`, `/skills`: state that later requests use.
     Stateful,
     /// `/responses/{id}`, `/chat/completions/{id}`: something that exists is read, cancelled or deleted.
     Stored,
@@ -151,6 +154,7 @@ impl Endpoint {
             ("responses", Api::Responses),
             ("embeddings", Api::Embeddings),
             ("moderations", Api::Moderations),
+            ("decisions", Api::Decisions),
             ("messages", Api::Messages),
         ];
         if let Some((_, api)) = by_last.iter().find(|(name, _)| is(last(0), name)) {
@@ -200,7 +204,7 @@ fn unmetered(segments: &[&str]) -> Endpoint {
     use Unmetered::{
         Audio, Batches, Files, ImageUploads, Models, Realtime, Stateful, Stored, Videos,
     };
-    const COLLECTIONS: [(&str, Unmetered); 20] = [
+    const COLLECTIONS: [(&str, Unmetered); 22] = [
         ("files", Files),
         ("uploads", Files),
         ("vector_stores", Files),
@@ -208,6 +212,7 @@ fn unmetered(segments: &[&str]) -> Endpoint {
         ("audio", Audio),
         ("batches", Batches),
         ("realtime", Realtime),
+        ("live", Realtime),
         ("edits", ImageUploads),
         ("variations", ImageUploads),
         ("videos", Videos),
@@ -217,6 +222,7 @@ fn unmetered(segments: &[&str]) -> Endpoint {
         ("fine_tuning", Stateful),
         ("fine-tunes", Stateful),
         ("evals", Stateful),
+        ("skills", Stateful),
         ("cachedcontents", Stateful),
         ("responses", Stored),
         ("completions", Stored),
@@ -323,6 +329,7 @@ mod tests {
             ),
             ("/v1/images/generations", Api::Images),
             ("/v1/moderations", Api::Moderations),
+            ("/v1/decisions", Api::Decisions),
             ("/v1/messages", Api::Messages),
             ("/anthropic/v1/messages?beta=true", Api::Messages),
             ("/v1/messages/count_tokens", Api::MessagesCount),
@@ -393,6 +400,7 @@ mod tests {
             ("/v1/batches", Unmetered::Batches),
             ("/v1/messages/batches", Unmetered::Batches),
             ("/v1/realtime/client_secrets", Unmetered::Realtime),
+            ("/v1/live/sessions/s/fork", Unmetered::Realtime),
             ("/v1/images/edits", Unmetered::ImageUploads),
             ("/v1/threads/t/messages", Unmetered::Stateful),
             ("/v1/threads/t/runs", Unmetered::Stateful),

@@ -244,8 +244,10 @@ impl Reading {
             Verdict::Pass
         } else {
             match (document.usage, document.choices) {
-                (UsageMember::Counts, Some(0)) => Verdict::Swallow,
-                (UsageMember::Null, Some(_)) => Verdict::WithoutUsage,
+                (UsageMember::Counts, Some(0)) if !document.other => Verdict::Swallow,
+                (UsageMember::Counts, Some(0)) | (UsageMember::Null, Some(_)) => {
+                    Verdict::WithoutUsage
+                }
                 _ => Verdict::Pass,
             }
         };

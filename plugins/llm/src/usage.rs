@@ -6,13 +6,13 @@
 //! |---|---|---|---|
 //! | prompt | `prompt_tokens`, `input_tokens` (Responses, Images) | `input_tokens` + `cache_read_input_tokens` + `cache_creation_input_tokens`, which stand beside each other | `promptTokenCount` + `toolUsePromptTokenCount` |
 //! | cached prompt, part of the prompt | `*_tokens_details.cached_tokens`, `prompt_cache_hit_tokens` (DeepSeek), `cached_tokens` (Moonshot) | `cache_read_input_tokens` | `cachedContentTokenCount` |
-//! | cache write, part of the prompt | `*_tokens_details.cache_write_tokens` (OpenRouter) | `cache_creation_input_tokens` | |
+//! | cache write, part of the prompt | `*_tokens_details.cache_write_tokens` | `cache_creation_input_tokens` | |
 //! | completion | `completion_tokens`, `output_tokens` | `output_tokens` | `candidatesTokenCount` + `thoughtsTokenCount`, which stand beside each other |
-//! | reasoning, part of the completion | `*_tokens_details.reasoning_tokens` | not told apart | `thoughtsTokenCount` |
+//! | reasoning, part of the completion | `*_tokens_details.reasoning_tokens` | `output_tokens_details.thinking_tokens` | `thoughtsTokenCount` |
 //!
 //! `total` is prompt + completion. Where a provider's own total is larger, the rest is completion that it left out of its count
 //! (xAI and Gemini's compatible endpoint leave reasoning out), so `completion` is raised to it; where it is smaller it is ignored.
-//! A count that is missing, null, or no plain integer is `None` and never 0.
+//! The Images API's `svg_usage` stands beside its `usage` and is added to it. A count that is missing, null, or no plain integer is `None` and never 0.
 
 /// Counts above this are taken for errors: up to here every JSON decoder and Redis' Lua are exact.
 pub const MOST: u64 = 1 << 53;
@@ -40,6 +40,20 @@ impl Usage {
         let mut answer = crate::Answer::default();
         answer.feed(body);
         answer.usage()
+    }
+}
+
+impl Usage {
+    /// Both together; what is known of one only counts.
+    pub(crate) fn plus(self, other: Usage) -> Usage {
+        Usage {
+            prompt: sum(self.prompt, other.prompt),
+            cached_prompt: sum(self.cached_prompt, other.cached_prompt),
+            cache_write: sum(self.cache_write, other.cache_write),
+            completion: sum(self.completion, other.completion),
+            reasoning: sum(self.reasoning, other.reasoning),
+            total: sum(self.total, other.total),
+        }
     }
 }
 
@@ -90,7 +104,7 @@ impl Count {
             (Scope::Usage, b"cache_read_input_tokens") => Count::CacheRead,
             (Scope::Usage, b"cache_creation_input_tokens") => Count::CacheCreation,
             (Scope::Details, b"cache_write_tokens") => Count::CacheWrite,
-            (Scope::Details, b"reasoning_tokens") => Count::Reasoning,
+            (Scope::Details, b"reasoning_tokens" | b"thinking_tokens") => Count::Reasoning,
             (Scope::Metadata, b"promptTokenCount") => Count::GeminiPrompt,
             (Scope::Metadata, b"toolUsePromptTokenCount") => Count::GeminiToolPrompt,
             (Scope::Metadata, b"candidatesTokenCount") => Count::GeminiCandidates,

@@ -14,8 +14,12 @@ pub(crate) enum Place {
     Usage {
         outermost: bool,
     },
+    /// `svg_usage` of the Images API.
+    Beside,
     Details,
     Metadata,
+    /// A member that is not usual in a chunk.
+    Other,
     Count(Count),
     Model,
     Id,
@@ -147,7 +151,12 @@ impl Shape for Told {
                 b"content_block" => Place::Output,
                 b"index" => Place::Index,
                 b"sequence_number" => Place::Sequence,
-                _ => self.inner(of, key),
+                b"svg_usage" => Place::Beside,
+                b"service_tier" | b"system_fingerprint" | b"obfuscation" => Place::Within,
+                _ => match self.inner(of, key) {
+                    Place::Within => Place::Other,
+                    place => place,
+                },
             },
             Place::Inner => self.inner(of, key),
             Place::Groq if key == b"usage" => Place::Usage { outermost: false },
@@ -160,6 +169,10 @@ impl Shape for Told {
                     self.pending.input_details = true;
                     Place::Details
                 }
+                _ => Count::named(Scope::Usage, key).map_or(Place::Within, Place::Count),
+            },
+            Place::Beside => match key {
+                b"reasoning_tokens" => Place::Count(Count::Reasoning),
                 _ => Count::named(Scope::Usage, key).map_or(Place::Within, Place::Count),
             },
             Place::Details => Count::named(Scope::Details, key).map_or(Place::Within, Place::Count),
@@ -216,6 +229,7 @@ impl Shape for Told {
                 None if scalar == Scalar::Null => {}
                 None => self.odd_counts = self.odd_counts.saturating_add(1),
             },
+            Place::Other if scalar != Scalar::Null => self.document.other = true,
             Place::Model => keep(&mut self.model, scalar),
             Place::Id => keep(&mut self.id, scalar),
             Place::Created => self.created = scalar.count(MOST).or(self.created),
@@ -287,7 +301,8 @@ impl Shape for Told {
                     self.document.usage = UsageMember::Counts;
                 }
             }
-            Place::Metadata => self.pending = Default::default(),
+            Place::Other => self.document.other = true,
+            Place::Metadata | Place::Beside => self.pending = Default::default(),
             Place::Choice => {
                 self.choice = 0;
                 self.choice_ended = false;
@@ -306,6 +321,10 @@ impl Shape for Told {
             Place::Usage { .. } | Place::Metadata if object => {
                 let pending = self.pending;
                 self.counts.merge(&pending);
+            }
+            Place::Beside if object => {
+                let pending = self.pending;
+                self.beside.merge(&pending);
             }
             Place::Choices => self.document.choices = Some(members),
             Place::Choice => self.choice_ended(),

@@ -144,6 +144,7 @@ impl Fields {
             Api::Generate => value(places.generation_limit),
             Api::Embeddings
             | Api::Images
+            | Api::Decisions
             | Api::Moderations
             | Api::MessagesCount
             | Api::Embed

@@ -247,6 +247,21 @@ fn usage_the_client_did_not_ask_for_is_taken_out() {
 }
 
 #[test]
+fn what_comes_with_the_usage_stays() {
+    let event = USAGE.replace(
+        "\"choices\":[]",
+        "\"choices\":[],\"moderation\":{\"flagged\":false}",
+    );
+    let (kept, _) = event.split_once(",\"usage\"").unwrap();
+    let mut stream = Stream::edited(4096, true);
+    assert_eq!(
+        seen(&mut stream, &[event.as_bytes()]),
+        format!("{kept}}}\n\n")
+    );
+    assert_eq!(counts(&stream), (Some(9), Some(12)));
+}
+
+#[test]
 fn what_is_not_only_usage_is_not_taken_out() {
     for text in [
         // Azure's first event.

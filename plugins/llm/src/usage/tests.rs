@@ -28,7 +28,7 @@ fn answer(chunks: &[&[u8]]) -> Answer {
 
 const CHAT: &str = r#"{"id":"chatcmpl-1","object":"chat.completion","created":1764000000,"model":"gpt-4.1-2025-04-14","choices":[{"index":0,"message":{"role":"assistant","content":"Hi \"there\"","refusal":null,"annotations":[]},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":19,"completion_tokens":10,"total_tokens":29,"prompt_tokens_details":{"cached_tokens":8,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":4,"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}},"service_tier":"default","system_fingerprint":null}"#;
 const RESPONSES: &str = r#"{"id":"resp_1","object":"response","created_at":1764000000,"status":"completed","error":null,"incomplete_details":null,"model":"gpt-5.1","output":[{"type":"message","id":"msg_1","status":"completed","role":"assistant","content":[{"type":"output_text","text":"Hello","annotations":[]}]}],"usage":{"input_tokens":36,"input_tokens_details":{"cached_tokens":30},"output_tokens":87,"output_tokens_details":{"reasoning_tokens":64},"total_tokens":123}}"#;
-const MESSAGES: &str = r#"{"id":"msg_1","type":"message","role":"assistant","model":"claude-sonnet-4-5-20250929","content":[{"type":"text","text":"Hi!"}],"stop_reason":"max_tokens","stop_sequence":null,"usage":{"input_tokens":10,"cache_creation_input_tokens":200,"cache_read_input_tokens":3000,"cache_creation":{"ephemeral_5m_input_tokens":200,"ephemeral_1h_input_tokens":0},"output_tokens":40,"server_tool_use":{"web_search_requests":1},"service_tier":"standard"}}"#;
+const MESSAGES: &str = r#"{"id":"msg_1","type":"message","role":"assistant","model":"claude-sonnet-4-5-20250929","content":[{"type":"text","text":"Hi!"}],"stop_reason":"max_tokens","stop_sequence":null,"usage":{"input_tokens":10,"cache_creation_input_tokens":200,"cache_read_input_tokens":3000,"cache_creation":{"ephemeral_5m_input_tokens":200,"ephemeral_1h_input_tokens":0},"output_tokens":40,"output_tokens_details":{"thinking_tokens":30},"server_tool_use":{"web_search_requests":1},"service_tier":"standard"}}"#;
 const GENERATE: &str = r#"{"candidates":[{"content":{"parts":[{"text":"Hi"},{"functionCall":{"name":"f","args":{"a":1}}}],"role":"model"},"finishReason":"STOP","index":0}],"usageMetadata":{"promptTokenCount":8,"candidatesTokenCount":11,"thoughtsTokenCount":100,"totalTokenCount":124,"toolUsePromptTokenCount":5,"cachedContentTokenCount":4,"promptTokensDetails":[{"modality":"TEXT","tokenCount":8}]},"modelVersion":"gemini-2.5-flash","responseId":"r1"}"#;
 
 #[test]
@@ -37,7 +37,7 @@ fn every_api_comes_to_the_same_six_counts() {
     for (body, six) in [
         (CHAT, [s(19), s(8), None, s(10), s(4), s(29)]),
         (RESPONSES, [s(36), s(30), None, s(87), s(64), s(123)]),
-        (MESSAGES, [s(3210), s(3000), s(200), s(40), None, s(3250)]),
+        (MESSAGES, [s(3210), s(3000), s(200), s(40), s(30), s(3250)]),
         (GENERATE, [s(13), s(4), None, s(111), s(100), s(124)]),
         // Completions
         (
@@ -53,6 +53,16 @@ fn every_api_comes_to_the_same_six_counts() {
         (
             r#"{"created":1,"data":[{"b64_json":"AAAA"}],"usage":{"total_tokens":100,"input_tokens":50,"output_tokens":50,"input_tokens_details":{"text_tokens":10,"image_tokens":40}}}"#,
             [s(50), None, None, s(50), None, s(100)],
+        ),
+        // Images drawn as SVG by another model.
+        (
+            r#"{"created":1,"data":[],"usage":{"total_tokens":100,"input_tokens":50,"output_tokens":50},"svg_usage":{"model":"m","input_tokens":5,"output_tokens":7,"reasoning_tokens":3,"total_tokens":12}}"#,
+            [s(55), None, None, s(57), s(3), s(112)],
+        ),
+        // Decisions
+        (
+            r#"{"answers":[],"model":"m","usage":{"input_tokens":9,"input_tokens_details":{"cache_write_tokens":2,"cached_tokens":4},"output_tokens":3,"output_tokens_details":{"reasoning_tokens":1},"total_tokens":12}}"#,
+            [s(9), s(4), s(2), s(3), s(1), s(12)],
         ),
         // DeepSeek
         (
