@@ -72,7 +72,7 @@ pub enum Unmetered {
     Realtime,
     /// Responses with `background: true`: answered to a later request.
     Background,
-    /// `/images/edits`, `/images/variations`: multipart forms.
+    /// `/images/edits`, `/images/variations`: multipart forms, which are not read here. Their answers do tell usage.
     ImageUploads,
     /// `/videos`.
     Videos,

@@ -38,8 +38,8 @@ pub enum Refused {
     /// Occurs when a member that matters stands there twice, also in two spellings of the same name. Decoders keep the first or
     /// the last.
     Duplicate(&'static str),
-    /// Occurs when a member differs from one that matters in letter case only. Decoders that ignore case (Go's `encoding/json`)
-    /// take it for that one.
+    /// Occurs when a member differs from one that matters in letter case only, or in a NUL and what follows it. Decoders that ignore
+    /// case (Go's `encoding/json`) or keep C strings take it for that one.
     Case(&'static str),
     /// Occurs when a member is not of the type that the API documents.
     WrongType(&'static str),
@@ -78,7 +78,10 @@ impl std::fmt::Display for Refused {
             Refused::Deep => ("the body nests too deeply", ""),
             Refused::NotAnObject => ("the body is not a JSON object", ""),
             Refused::Duplicate(name) => (": given more than once", *name),
-            Refused::Case(name) => (": spelled with other upper and lower case letters", *name),
+            Refused::Case(name) => (
+                ": spelled with other upper or lower case letters, or a NUL",
+                *name,
+            ),
             Refused::WrongType(name) => (": not of the type that the API documents", *name),
             Refused::NotACount(name) => (
                 ": must be an integer from 0 to 2147483647 (n: from 1), in digits alone",

@@ -90,12 +90,15 @@ impl Stream {
     /// Reads the next chunk and says what the client gets of it. After [`Stream::cut`] it is still read, for its usage.
     pub fn feed(&mut self, chunk: &[u8]) -> Output {
         let mut held = Vec::new();
+        let mut body = chunk;
         if self.form == Form::Unknown
-            && let Some(&first) = chunk
-                .iter()
-                .find(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0xEF | 0xBB | 0xBF))
+            && let Some((start, first)) = chunk.iter().enumerate().find(|(_, byte)| {
+                !matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0xEF | 0xBB | 0xBF)
+            })
         {
             self.form = if matches!(first, b'{' | b'[') {
+                // A mark in front of it is no part of the JSON.
+                body = chunk.get(start..).unwrap_or_default();
                 held = self.parser.take();
                 Form::Json
             } else {
@@ -103,9 +106,6 @@ impl Stream {
             };
         }
         if self.form == Form::Json {
-            // A mark in front of it is no part of the JSON.
-            let marks = [0xEF, 0xBB, 0xBF];
-            let body = chunk.strip_prefix(&marks).unwrap_or(chunk);
             self.reading.answer.feed(body);
             return if held.is_empty() {
                 Output::Pass

@@ -119,7 +119,7 @@ pub(super) const GENERATION_CONFIG: &[(&str, Member)] = &[
 pub(super) enum Found {
     /// Exactly this member.
     Known(Member, &'static str),
-    /// Nearly: it differs in letter case only.
+    /// Nearly: it differs in letter case, or in what follows a NUL.
     Case(&'static str),
     Unknown,
 }
@@ -129,7 +129,9 @@ pub(super) fn find(names: &'static [(&'static str, Member)], name: &[u8]) -> Fou
     if let Some((known, member)) = names.iter().find(|(known, _)| known.as_bytes() == name) {
         return Found::Known(*member, known);
     }
-    match names.iter().find(|(known, _)| folds_to(name, known)) {
+    // Decoders that keep names as C strings stop at a NUL.
+    let read = name.split(|&byte| byte == 0).next().unwrap_or_default();
+    match names.iter().find(|(known, _)| folds_to(read, known)) {
         Some((known, member)) if *member != Member::Aside => Found::Case(known),
         _ => Found::Unknown,
     }
@@ -164,6 +166,8 @@ mod tests {
         for name in [
             "Model",
             "MODEL",
+            "model\0",
+            "Model\0x",
             "max_to\u{212A}ens",
             "me\u{17F}\u{17F}ages",
         ] {

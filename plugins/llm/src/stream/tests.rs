@@ -226,11 +226,13 @@ fn an_error_inside_a_stream_of_status_200_is_seen() {
 fn a_body_that_is_no_stream_is_read_as_json() {
     let text = "\u{FEFF}\n {\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4}}";
     for stream in [Stream::watched(), Stream::edited(1000, true)] {
-        let mut stream = stream;
-        let chunks: Vec<&[u8]> = vec![&text.as_bytes()[..5], &text.as_bytes()[5..]];
-        assert_eq!(seen(&mut stream, &chunks), text);
-        assert_eq!(counts(&stream), (Some(3), Some(4)));
-        assert_eq!(stream.is_events(), Some(false));
+        for cut in 0..text.len() {
+            let mut stream = stream.clone();
+            let (a, b) = text.as_bytes().split_at(cut);
+            assert_eq!(seen(&mut stream, &[a, b]), text);
+            assert_eq!(counts(&stream), (Some(3), Some(4)), "cut at {cut}");
+            assert_eq!(stream.is_events(), Some(false));
+        }
     }
 }
 
