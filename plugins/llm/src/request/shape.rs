@@ -463,6 +463,13 @@ impl Shape for Fields {
             Place::Member(Member::Instructions | Member::System, _) => Place::Part,
             Place::Content => Place::Part,
             Place::Input => Place::Id,
+            // An array where an object belongs.
+            Place::Message
+            | Place::Part
+            | Place::ImageUrl
+            | Place::Audio
+            | Place::File
+            | Place::Source => Place::Text,
             _ => Place::Within,
         }
     }
@@ -705,7 +712,10 @@ impl Shape for Fields {
             | Place::PartType
             | Place::Role
             | Place::MessageType
+            | Place::MediaType
+            | Place::SourceType
             | Place::SourceData
+            | Place::SourceUrl
             | Place::AudioData => self.prompt.add_text(size),
             Place::Part => {
                 if let Some(part) = self.parts.pop() {

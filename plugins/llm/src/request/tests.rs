@@ -311,6 +311,13 @@ fn text_that_looks_like_an_image_is_still_text() {
         ),
         format!(r#"[{{"type":"image_url","image_url":{{"url":"{long}"}}}}]"#),
         format!(r#"[{{"type":"text","unheard_of":"{long}"}}]"#),
+        // Arrays and objects where others belong.
+        format!(r#"[["{long}"]]"#),
+        format!(r#"[{{"type":"image_url","image_url":["{long}"]}}]"#),
+        format!(r#"[{{"type":"image","source":{{"type":["{long}"],"media_type":"image/png"}}}}]"#),
+        format!(
+            r#"[{{"type":"image","source":{{"url":{{"x":"{long}"}},"media_type":"image/png"}}}}]"#
+        ),
     ] {
         let prompt = prompt(&format!(
             r#"{{"messages":[{{"role":"user","content":{content}}}]}}"#
