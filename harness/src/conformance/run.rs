@@ -218,19 +218,21 @@ fn failed(at: String, error: &GatewayError) -> Failure {
 
 /// Asks a filter's own code what it says about a configuration. No host is needed.
 fn check(case: &Case) -> Vec<Failure> {
-    let (Some(expect), Some(filter)) = (
-        &case.expect_config,
-        adapter::filter_for(&case.plugin)
-            .ok()
-            .and_then(catalog::find),
-    ) else {
+    let Some(expect) = &case.expect_config else {
         return Vec::new();
     };
-    let configuration = serde_json::Value::Object(case.config.clone()).to_string();
+    let Ok(place) = adapter::place_of(&case.plugin) else {
+        return Vec::new();
+    };
+    let Some(filter) = catalog::find(place.filter) else {
+        return Vec::new();
+    };
+    let configuration = serde_json::Value::Object(place.holding(&case.config)).to_string();
     let problems = (filter.check)(configuration.as_bytes(), &|_| None)
         .err()
         .unwrap_or_default();
-    let mismatches = configuration::compare(expect, &problems, &(filter.meta)()["config_schema"]);
+    let schema = &(filter.meta)()["config_schema"];
+    let mismatches = configuration::compare(expect, place.field, &problems, schema);
     if mismatches.is_empty() {
         return Vec::new();
     }
