@@ -21,6 +21,9 @@ use crate::profile::Profile;
 /// The time of simulated cases that set none: 2026-01-01 00:00 UTC.
 const START_UNIX: u64 = 1_767_225_600;
 
+/// Where a case fails whose configuration is refused.
+const AT_THE_START: &str = "at the start";
+
 /// Runs what the arguments ask for.
 ///
 /// # Errors
@@ -178,7 +181,7 @@ fn send(case: &Case, setup: &Setup, host: &mut dyn Host) -> Vec<Failure> {
     for delivery in host.deliveries(case) {
         let mut gateway = match host.open(setup) {
             Ok(gateway) => gateway,
-            Err(error) => return vec![failed("at the start".to_owned(), &error)],
+            Err(error) => return vec![failed(AT_THE_START.to_owned(), &error)],
         };
         let mut failures = Vec::new();
         let mut earlier: Vec<Observed> = Vec::new();
@@ -274,6 +277,14 @@ fn judge(
             at: "the list of deviations".to_owned(),
             cause: Cause::Error("the case passes: remove it from the list".to_owned()),
         }]);
+    }
+    if deviation.refused {
+        return match found.as_slice() {
+            [failure] if failure.at == AT_THE_START => Outcome::Deviates {
+                reason: deviation.reason.clone(),
+            },
+            _ => outcome(found),
+        };
     }
     match again(deviation) {
         failures if failures.is_empty() => Outcome::Deviates {

@@ -1,7 +1,7 @@
 //! The phases: choose the sets of rules, transform the request, transform the response.
 
 use crate::config::{Config, LargeBody, Method, RuleSet};
-use crate::request::{self, Payload, Refusal, Request};
+use crate::request::{self, Payload, Refusal, Request, Transformed};
 use crate::response::{self, BodyPlan};
 use crate::sse::Events;
 use crate::template::Source;
@@ -69,6 +69,7 @@ impl Asks {
 enum Untransformed {
     RequestTooLarge,
     RequestUnreadable,
+    RequestWithoutBody,
     ResponseTooLarge,
     ResponseUnreadable,
 }
@@ -78,6 +79,7 @@ impl Untransformed {
         match self {
             Untransformed::RequestTooLarge => "request-too-large",
             Untransformed::RequestUnreadable => "request-unreadable",
+            Untransformed::RequestWithoutBody => "request-without-body",
             Untransformed::ResponseTooLarge => "response-too-large",
             Untransformed::ResponseUnreadable => "response-unreadable",
         }
@@ -91,6 +93,9 @@ impl Untransformed {
             }
             Untransformed::RequestUnreadable => {
                 "tollgate_header_transform_untransformed;why=request-unreadable"
+            }
+            Untransformed::RequestWithoutBody => {
+                "tollgate_header_transform_untransformed;why=request-without-body"
             }
             Untransformed::ResponseTooLarge => {
                 "tollgate_header_transform_untransformed;why=response-too-large"
@@ -111,8 +116,10 @@ pub struct Transformation {
     sent: Option<Vec<HeaderEdit>>,
     /// Whether each set's condition on the request holds; `None` when no request was seen.
     holds: Option<Vec<bool>>,
-    /// Whether the response has no body whatever its head says.
+    /// Whether the client asked with HEAD.
     head: Option<bool>,
+    /// Whether the upstream is asked with HEAD, and the client did not.
+    turned_to_head: bool,
     /// To be said in the response.
     note: Option<Untransformed>,
     response: Awaited,
@@ -138,8 +145,8 @@ impl Filter for HeaderTransform {
         Metric {
             name: "tollgate_header_transform_untransformed",
             labels: &["why"],
-            help: "Messages whose body rules were not applied: request-too-large, request-unreadable, response-too-large, \
-                   response-unreadable.",
+            help: "Messages whose body rules were not applied: request-too-large, request-unreadable, request-without-body, \
+                   response-too-large, response-unreadable.",
         },
     ];
 
@@ -268,10 +275,17 @@ impl Transformation {
             .zip(&holds)
             .filter(|((_, set), holds)| **holds && set.when.holds_for_type(content_type))
             .map(|((number, _), _)| number);
-        let edits = request::transform(&filter.config, chosen, request, payload, host);
+        let transformed = request::transform(&filter.config, chosen, request, payload, host);
         self.holds = Some(holds);
-        match edits {
-            Ok(edits) => RequestStep::Continue(self.not_yet_made(edits)),
+        match transformed {
+            Ok(Transformed { edits, lacks_body }) => {
+                if lacks_body {
+                    host.count(Untransformed::RequestWithoutBody.metric(), 1);
+                }
+                self.turned_to_head =
+                    self.head == Some(false) && edits.method.as_deref() == Some(b"HEAD");
+                RequestStep::Continue(self.not_yet_made(edits))
+            }
             Err(refusal) => RequestStep::Reply(filter.refused(refusal, request, host)),
         }
     }
@@ -415,6 +429,11 @@ impl Exchange<HeaderTransform> for Transformation {
         if let Some(note) = self.note {
             edits.headers.push(said(note));
         }
+        if self.turned_to_head {
+            // The length of what a GET would have got; a client that did not ask with HEAD would wait for it.
+            let length = HeaderEdit::Set(Cow::Borrowed("content-length"), b"0".to_vec());
+            edits.headers.push(length);
+        }
         if !filter.asks.response {
             return ResponseStep::Continue(edits);
         }
@@ -447,7 +466,7 @@ impl Exchange<HeaderTransform> for Transformation {
         let most = filter.config.max_body;
         match head.body {
             BodyPlan::Leave => ResponseStep::Continue(edits),
-            _ if self.answers_head(host) => ResponseStep::Continue(edits),
+            _ if self.turned_to_head || self.answers_head(host) => ResponseStep::Continue(edits),
             BodyPlan::Whole(_)
                 if announced_length(&response).is_some_and(|length| length > most) =>
             {

@@ -47,6 +47,15 @@ pub enum Payload<'b> {
     Whole(&'b [u8]),
 }
 
+/// What becomes of a request.
+#[derive(Debug)]
+pub struct Transformed {
+    /// What has to be done to it.
+    pub edits: RequestEdits,
+    /// Whether rules would have made a body where none can be made.
+    pub lacks_body: bool,
+}
+
 /// Why a request can't be transformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -125,6 +134,7 @@ struct Draft<'a> {
     authority: Option<Vec<u8>>,
     query: Cow<'a, [u8]>,
     body: Option<Vec<u8>>,
+    lacks_body: bool,
 }
 
 /// Transforms a request by the sets whose number is `chosen`.
@@ -137,7 +147,7 @@ pub(crate) fn transform(
     request: &Request,
     payload: Payload<'_>,
     host: &dyn Host,
-) -> Result<RequestEdits, Refusal> {
+) -> Result<Transformed, Refusal> {
     let mut draft = Draft {
         headers: HeaderDraft::of(&request.headers),
         method: None,
@@ -145,6 +155,7 @@ pub(crate) fn transform(
         authority: None,
         query: Cow::Borrowed(request.query.as_deref().unwrap_or_default()),
         body: None,
+        lacks_body: false,
     };
     for set in chosen.filter_map(|number| config.sets.get(number)) {
         if set.edits_requests() {
@@ -177,7 +188,10 @@ pub(crate) fn transform(
         identity: None,
     };
     second_question_mark(&mut edits, request);
-    Ok(edits)
+    Ok(Transformed {
+        edits,
+        lacks_body: draft.lacks_body,
+    })
 }
 
 /// Kong leaves a `?` in its new path and adds the query behind a second one. What is behind the first is query to everybody else.
@@ -397,8 +411,10 @@ impl<'a> Pass<'_, 'a> {
             }
         }
         let makes_one = old.is_empty() && draft.body.is_none();
-        if new.is_some() && !(makes_one && self.payload == Payload::Absent) {
-            draft.body = new;
+        match new {
+            Some(_) if makes_one && self.payload == Payload::Absent => draft.lacks_body = true,
+            Some(new) => draft.body = Some(new),
+            None => {}
         }
         Ok(())
     }
