@@ -525,7 +525,7 @@ impl Exchange<HeaderTransform> for Transformation {
 }
 
 fn said(note: Untransformed) -> HeaderEdit {
-    HeaderEdit::Set(Cow::Borrowed(NOTE), note.word().as_bytes().to_vec())
+    HeaderEdit::Add(Cow::Borrowed(NOTE), note.word().as_bytes().to_vec())
 }
 
 /// The length that a message announces for its body.
