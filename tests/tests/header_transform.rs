@@ -584,7 +584,7 @@ fn the_deepest_templates_patterns_and_bodies_fit_the_stack() {
     }
     let pattern = format!(
         "x-deep:$(headers.x:match('{}') or 'none')",
-        "a-a*a+a?(b*)".repeat(5)
+        "a-a*a+a?(b*)".repeat(4)
     );
     let mut sim = envoy(json!({"request": {"add": {"headers": [pattern]}}}));
     passed(&mut sim, Request::get("/").header("x", "a".repeat(40)));
