@@ -9,7 +9,7 @@
 //!     "add": {"headers": ["X-Gateway-Version:2.0.0", "X-Cluster-ID:prod-01", "X-Team:$(consumer.username or 'nobody')"]}
 //!   },
 //!   "response": {
-//!     "remove": {"headers": ["server"], "json": ["system_fingerprint"]}
+//!     "remove": {"headers": ["openai-organization"], "json": ["system_fingerprint"]}
 //!   }
 //! }
 //! ```
