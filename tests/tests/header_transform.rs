@@ -606,6 +606,81 @@ fn a_template_that_costs_too_much_ends_its_request_alone() {
 }
 
 #[test]
+fn templates_read_headers_once_as_they_are_when_first_asked_for() {
+    let rules = |more: Value| {
+        let mut config = json!({"request": {
+            "replace": {"headers": ["x-a:new"]},
+            "add": {"querystring": ["q:$(headers['x-a'])"]},
+        }});
+        config["request"]["append"] = more;
+        config
+    };
+    let query =
+        |config: Value| passed(&mut envoy(config), Request::get("/").header("x-a", "old")).path;
+    assert_eq!(query(rules(json!({}))), "/?q=new");
+    assert_eq!(
+        query(rules(json!({"headers": ["x-b:$(headers['x-a'])"]}))),
+        "/?q=old"
+    );
+    // One that asks only for something else does not count.
+    assert_eq!(
+        query(rules(json!({"headers": ["x-b:$(query_params.q)"]}))),
+        "/?q=new"
+    );
+}
+
+#[test]
+fn what_only_kong_does_comes_with_compat() {
+    let kong = |mut config: Value| {
+        config["compat"] = json!("kong");
+        envoy(config)
+    };
+    let failed = |mut sim: Sim, request: Request| {
+        let got = sim.send(request);
+        (got.status(), got.upstream().is_some()) == (500, false)
+    };
+    assert!(failed(
+        kong(json!({"request": {"http_method": "PURGE"}})),
+        Request::get("/")
+    ));
+    assert!(failed(
+        kong(json!({"request": {"replace": {"uri": "x"}}})),
+        Request::get("/")
+    ));
+    let scalar = kong(json!({"request": {"add": {"body": ["a:1"]}}}));
+    assert!(failed(scalar, json_post("5")));
+    let ours = passed(
+        &mut envoy(json!({"request": {"add": {"body": ["a:1"]}, "http_method": "PURGE"}})),
+        json_post("5"),
+    );
+    assert_eq!((body(&ours).as_str(), ours.method.as_str()), ("5", "PURGE"));
+
+    let path = |config: Value, target: &str| passed(&mut kong(config), Request::get(target)).path;
+    let uri = json!({"request": {"replace": {"uri": "/n?x=1"}, "add": {"querystring": ["b:2"]}}});
+    assert_eq!(path(uri.clone(), "/o?a=1"), "/n?x=1?a=1&b=2");
+    let many: Vec<String> = (100..250).map(|number| format!("a{number}=1")).collect();
+    let touched = path(
+        json!({"request": {"remove": {"querystring": ["zzz"]}}}),
+        &format!("/?{}", many.join("&")),
+    );
+    assert_eq!(touched.split('&').count(), 100);
+    let repeated = passed(
+        &mut kong(json!({"request": {"add": {"headers": ["x-l:$(headers.x)", "x-e:$(nil)"]}}})),
+        Request::get("/").header("x", "1").header("x", "2"),
+    );
+    assert!(header(&repeated, "x-l")[0].starts_with("table: 0x"));
+    assert_eq!(header(&repeated, "x-e"), [""]);
+    let written = passed(
+        &mut kong(json!({"request": {"add": {"body": ["u:a/b"]}}})),
+        json_post("{ \"n\": 12345678901234567890, \"f\": 1.0 }"),
+    );
+    assert_eq!(
+        body(&written),
+        r#"{"n":9.2233720368548e+18,"f":1,"u":"a\/b"}"#
+    );
+}
+
+#[test]
 fn rules_that_promise_it_come_to_the_same_a_second_time() {
     let rules = json!({
         "request": {

@@ -168,7 +168,7 @@ impl RuleSet {
     /// Every template of its rules.
     pub(crate) fn templates(&self) -> impl Iterator<Item = &Template> {
         let request = &self.request;
-        fn values<'r>(rules: [&'r [Rule<Template>]; 3]) -> impl Iterator<Item = &'r Template> {
+        fn values(rules: [&[Rule<Template>]; 3]) -> impl Iterator<Item = &Template> {
             rules.into_iter().flatten().map(|rule| &rule.value)
         }
         let headers = &request.headers;

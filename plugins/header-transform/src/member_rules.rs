@@ -85,7 +85,7 @@ impl MemberRules<'_> {
 
     /// The text of an object that begins with nothing; `None` when no rule puts anything in.
     #[must_use]
-    pub fn from_nothing(&self, manner: Manner) -> Option<Vec<u8>> {
+    pub fn made_from_nothing(&self, manner: Manner) -> Option<Vec<u8>> {
         let mut object = Object::empty();
         let only_adds = MemberRules {
             add: self.add.clone(),
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn from_nothing_comes_what_is_added() {
+    fn made_from_nothing_comes_what_is_added() {
         let all = rules(
             &["a"],
             &[("a", "b")],
@@ -390,10 +390,10 @@ mod tests {
             &[("c", "1")],
             &[("d", "2")],
         );
-        let made = all.from_nothing(Manner::KongRequest).unwrap();
+        let made = all.made_from_nothing(Manner::KongRequest).unwrap();
         assert_eq!(String::from_utf8(made).unwrap(), r#"{"c":1,"d":[2]}"#);
         assert_eq!(
-            rules(&["a"], &[], &[], &[], &[]).from_nothing(Manner::Tollgate),
+            rules(&["a"], &[], &[], &[], &[]).made_from_nothing(Manner::Tollgate),
             None
         );
     }

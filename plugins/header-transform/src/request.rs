@@ -495,7 +495,7 @@ impl<'a> Pass<'_, 'a> {
             Manner::Tollgate
         };
         if old.is_empty() {
-            return Ok(members.from_nothing(manner));
+            return Ok(members.made_from_nothing(manner));
         }
         members.apply(old, manner).map_err(|Scalar| Refusal::Rule)
     }

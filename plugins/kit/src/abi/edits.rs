@@ -130,10 +130,11 @@ fn edit_authority(kind: HostKind, authority: &[u8]) -> Result<(), Failure> {
         return Ok(imports::set_header(Map::Request, ":authority", authority)?);
     }
     // Kong sends this variable; plain nginx has none, and sends the header where it is told to (`proxy_set_header Host $http_host`).
-    Ok(match imports::property(&["ngx", "upstream_host"])? {
-        Some(_) => imports::set_property(&["ngx", "upstream_host"], authority)?,
-        None => imports::set_header(Map::Request, "host", authority)?,
-    })
+    let set = match imports::property(&["ngx", "upstream_host"])? {
+        Some(_) => imports::set_property(&["ngx", "upstream_host"], authority),
+        None => imports::set_header(Map::Request, "host", authority),
+    };
+    Ok(set?)
 }
 
 /// Another path; the query stays.
