@@ -90,6 +90,8 @@ fn expressions_come_to_what_lua_makes_of_them() {
         ("$(('a,b,c'):gsub(',', ';', 1))", "a;b,c"),
         ("$(('aXbX'):match('.-X'))", "aX"),
         ("$(('x'):gsub('', '-'))", "-x-"),
+        ("$(headers.authorization:match('^abc') or 'none')", "none"),
+        ("$(('aaa'):gsub('^a', 'b'))", "baa"),
         ("$(\"it's\")", "it's"),
         ("$('\\'\\\\\\n')", "'\\\n"),
         (
