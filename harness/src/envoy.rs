@@ -143,11 +143,25 @@ impl Envoy {
         listeners: &[Listener],
         workers: u32,
     ) -> Result<Self, EnvoyError> {
+        Self::start_with(executable, listeners, workers, &BTreeMap::new())
+    }
+
+    /// The same, with HTTP filters of Envoy's own, as its configuration has them, before those of the listener of that name: to
+    /// compare with.
+    ///
+    /// # Errors
+    /// Fails when Envoy can't be started, ends, or isn't ready within two minutes.
+    pub fn start_with(
+        executable: &Path,
+        listeners: &[Listener],
+        workers: u32,
+        native: &BTreeMap<String, Value>,
+    ) -> Result<Self, EnvoyError> {
         let directory = tempfile::tempdir()?;
         let at = |name: &str| directory.path().join(name);
         fs::write(
             at("listeners.json"),
-            bootstrap::listeners(listeners).to_string(),
+            bootstrap::listeners(listeners, native).to_string(),
         )?;
         fs::write(
             at("envoy.json"),

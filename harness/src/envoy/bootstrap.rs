@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -19,9 +19,12 @@ pub(super) fn bootstrap(listeners_file: &Path, listeners: &[Listener]) -> Value 
     })
 }
 
-/// The discovered part: the listeners.
-pub(super) fn listeners(listeners: &[Listener]) -> Value {
-    json!({"resources": listeners.iter().map(listener).collect::<Vec<_>>()})
+/// The discovered part: the listeners, each with Envoy's own filter under its name, if there is one.
+pub(super) fn listeners(listeners: &[Listener], native: &BTreeMap<String, Value>) -> Value {
+    let resources = listeners
+        .iter()
+        .map(|described| listener(described, native.get(&described.name)));
+    json!({"resources": resources.collect::<Vec<_>>()})
 }
 
 fn loopback(port: u16) -> Value {
@@ -49,8 +52,9 @@ fn cluster(upstream: SocketAddr) -> Value {
 }
 
 /// A listener that adds as little of Envoy's own as can be, so that what arrives is what the filters made.
-fn listener(listener: &Listener) -> Value {
-    let mut http_filters: Vec<Value> = listener.filters.iter().map(filter).collect();
+fn listener(listener: &Listener, native: Option<&Value>) -> Value {
+    let filters = listener.filters.iter().map(filter);
+    let mut http_filters: Vec<Value> = native.cloned().into_iter().chain(filters).collect();
     http_filters.push(json!({
         "name": "envoy.filters.http.router",
         "typed_config": {
