@@ -18,7 +18,7 @@ use std::{env, thread};
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub use bootstrap::cluster_name;
+pub use bootstrap::{cluster_name, grpc_cluster_name};
 
 use crate::wire::{self, WireError};
 
@@ -143,6 +143,19 @@ impl Envoy {
         listeners: &[Listener],
         workers: u32,
     ) -> Result<Self, EnvoyError> {
+        Self::start_with_grpc(executable, listeners, &[], workers)
+    }
+
+    /// The same, with a cluster for each of these gRPC services: [`grpc_cluster_name`].
+    ///
+    /// # Errors
+    /// As [`Envoy::start`].
+    pub fn start_with_grpc(
+        executable: &Path,
+        listeners: &[Listener],
+        services: &[SocketAddr],
+        workers: u32,
+    ) -> Result<Self, EnvoyError> {
         let directory = tempfile::tempdir()?;
         let at = |name: &str| directory.path().join(name);
         fs::write(
@@ -151,7 +164,7 @@ impl Envoy {
         )?;
         fs::write(
             at("envoy.json"),
-            bootstrap::bootstrap(&at("listeners.json"), listeners).to_string(),
+            bootstrap::bootstrap(&at("listeners.json"), listeners, services).to_string(),
         )?;
         let log = File::create(at("log"))?;
         let process = Command::new(executable)

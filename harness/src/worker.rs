@@ -4,6 +4,7 @@
 
 mod callbacks;
 mod clock;
+pub(crate) mod grpc;
 mod limits;
 mod slot;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use clock::{Clock, SystemClock, VirtualClock};
+pub use grpc::{GrpcAction, GrpcEvent, GrpcId, GrpcRequest, GrpcStatus};
 pub use limits::Limits;
 
 use crate::abi::HOSTCALLS;

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::counters::Counters;
+use super::grpc::{GrpcCalls, Tell};
 use super::upstream::Upstreams;
 use crate::abi::LogLevel;
 use crate::exchange::{Action, Event, ExchangeId, Peer};
@@ -22,6 +23,7 @@ use crate::worker::Worker;
 pub(super) struct Filters {
     worker: RefCell<Worker>,
     waiting: RefCell<HashMap<ExchangeId, Rc<Notify>>>,
+    grpc: GrpcCalls,
     upstreams: Rc<Upstreams>,
     counters: Arc<Counters>,
     traps_seen: Cell<usize>,
@@ -40,6 +42,7 @@ impl Filters {
         let filters = Rc::new(Self {
             worker: RefCell::new(worker),
             waiting: RefCell::default(),
+            grpc: GrpcCalls::new(Rc::clone(&upstreams)),
             upstreams,
             counters,
             traps_seen: Cell::new(0),
@@ -83,12 +86,13 @@ impl Filters {
 
     /// After each turn of the worker: hands out what came of it, besides the actions of the exchange whose turn it was.
     fn settle(self: &Rc<Self>, turn_of: Option<ExchangeId>) {
-        let (logs, calls, woken, tick) = {
+        let (logs, calls, grpc, woken, tick) = {
             let mut worker = self.worker.borrow_mut();
             self.report_traps(&worker);
             (
                 worker.take_logs(),
                 worker.take_root_calls(),
+                worker.take_grpc_actions(),
                 worker.with_actions(),
                 worker.next_tick(),
             )
@@ -110,6 +114,16 @@ impl Filters {
                 filters.worker.borrow_mut().root_call_done(id, outcome);
                 filters.settle(None);
             });
+        }
+        if !grpc.is_empty() {
+            let filters = Rc::clone(self);
+            let tell: Tell = Rc::new(move |id, event| {
+                filters.worker.borrow_mut().grpc_event(id, event);
+                filters.settle(None);
+            });
+            for action in grpc {
+                self.grpc.act(action, &tell);
+            }
         }
         self.plan(tick);
     }

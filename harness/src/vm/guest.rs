@@ -11,7 +11,7 @@ use crate::abi::LogLevel;
 use crate::exchange::{CallFailure, Exchange, ExchangeId};
 use crate::http::Headers;
 use crate::profile::{Finding, Host, Row, Rules};
-use crate::worker::Setup;
+use crate::worker::{GrpcEvent, Setup};
 
 /// The data of a VM's store.
 pub(crate) struct Guest {
@@ -25,12 +25,18 @@ pub(crate) struct Guest {
     pub(crate) contexts: HashMap<u32, Context>,
     /// Root contexts by their ids.
     pub(crate) roots: HashMap<u32, Root>,
+    /// The properties that contexts declared, and whether each is read-only. A root's hold for its streams.
+    pub(crate) declared: HashMap<u32, HashMap<Vec<u8>, bool>>,
     /// The context that host functions act on.
     pub(crate) effective: u32,
     /// The callback that runs.
     pub(crate) site: Site,
     /// The answer that `on_http_call_response` reads.
     pub(crate) call: Option<CallView>,
+    /// What `on_grpc_*` reads.
+    pub(crate) grpc: Option<GrpcEvent>,
+    /// What `proxy_get_status` answers: the status of the last call that failed, its reason only in the callback.
+    pub(crate) status: (u32, String),
     /// Contexts whose `on_done` said that they were not done, and those that told `proxy_done` since.
     pub(crate) undone: HashSet<u32>,
     pub(crate) finished: Vec<u32>,

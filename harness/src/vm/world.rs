@@ -6,6 +6,7 @@ use super::{Faults, LogLine};
 use crate::abi::{HOSTCALLS, LogLevel};
 use crate::exchange::{Call, CallId, Direction, Exchange, ExchangeId};
 use crate::profile::Finding;
+use crate::worker::grpc::Grpc;
 
 /// A worker's mutable state, without its VMs.
 #[derive(Debug, Default)]
@@ -15,6 +16,7 @@ pub(crate) struct World {
     pub(crate) owners: HashMap<CallId, Owner>,
     pub(crate) next_call: u32,
     pub(crate) root_calls: Vec<Call>,
+    pub(crate) grpc: Grpc,
     /// Seats that a guest told to go on, in order.
     pub(crate) resumed: Vec<(ExchangeId, usize, Direction)>,
     /// Exchanges that a guest closed.

@@ -210,7 +210,7 @@ impl Worker {
                     self.resume_streamed(*id, *seat, *direction);
                 }
             }
-            let told = self.tell_queues();
+            let told = self.tell_queues() | self.tell_grpc_ends();
             self.delete_finished();
             if closed.is_empty() && resumed.is_empty() && !told {
                 break;

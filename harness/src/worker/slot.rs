@@ -75,6 +75,7 @@ impl Worker {
         let slot = &mut self.slots[index];
         slot.vm = None;
         self.world.readers.retain(|reader| reader.vm != index);
+        self.world.grpc.forget(index);
         match self.setup.profile.rules().traps {
             _ if kills_worker => self.crash(),
             Traps::KillVm => {}
