@@ -31,6 +31,8 @@ pub(super) struct Filters {
     /// When the tick that is slept for is due.
     planned: Cell<Option<Instant>>,
     replan: Notify,
+    /// Something came into a queue that is read here.
+    queued: Arc<Notify>,
 }
 
 impl Filters {
@@ -39,7 +41,11 @@ impl Filters {
         upstreams: Rc<Upstreams>,
         counters: Arc<Counters>,
     ) -> Rc<Self> {
+        let queued = Arc::new(Notify::new());
+        let wake = Arc::clone(&queued);
+        worker.wake_with(move || wake.notify_one());
         let filters = Rc::new(Self {
+            queued,
             worker: RefCell::new(worker),
             waiting: RefCell::default(),
             grpc: GrpcCalls::new(Rc::clone(&upstreams)),
@@ -66,20 +72,27 @@ impl Filters {
         }
     }
 
-    /// Runs ticks as they fall due, for as long as it is polled.
+    /// Runs ticks as they fall due and tells readers of queues, for as long as it is polled.
     pub(super) async fn tick(self: Rc<Self>) {
         loop {
-            let replan = self.replan.notified();
-            match self.planned.get() {
-                None => replan.await,
-                Some(due) => tokio::select! {
-                    () = tokio::time::sleep_until(due) => {
-                        self.worker.borrow_mut().tick_due();
-                        self.planned.set(None);
-                        self.settle(None);
-                    }
-                    () = replan => {}
-                },
+            let due = self.planned.get();
+            let falls_due = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = falls_due => {
+                    self.worker.borrow_mut().tick_due();
+                    self.planned.set(None);
+                    self.settle(None);
+                }
+                () = self.queued.notified() => {
+                    self.worker.borrow_mut().tell_readers();
+                    self.settle(None);
+                }
+                () = self.replan.notified() => {}
             }
         }
     }

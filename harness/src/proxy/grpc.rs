@@ -348,8 +348,7 @@ impl Answer {
     fn without(reason: NoAnswer) -> Self {
         let (words, details) = match reason {
             NoAnswer::Unconnected => (
-                "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, \
-                 transport failure reason: delayed connect error: Connection refused",
+                "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure",
                 "upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}",
             ),
             NoAnswer::Reset => (

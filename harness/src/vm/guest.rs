@@ -19,6 +19,8 @@ pub(crate) struct Guest {
     pub(crate) world: World,
     pub(crate) setup: Setup,
     pub(crate) rules: &'static Rules,
+    /// The worker, by its number in the shared state.
+    pub(crate) worker: u64,
     /// Which VM of the worker, and which incarnation.
     pub(crate) vm: usize,
     pub(crate) generation: u64,

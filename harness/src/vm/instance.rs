@@ -33,6 +33,8 @@ pub(crate) struct Vm {
 pub(crate) struct VmSetup<'a> {
     pub(crate) module: &'a Module,
     pub(crate) setup: &'a Setup,
+    /// The worker, by its number in the shared state.
+    pub(crate) worker: u64,
     /// The VM's place in its worker, and how many stood there before.
     pub(crate) vm: usize,
     pub(crate) generation: u64,
@@ -151,6 +153,7 @@ impl Vm {
             world: World::default(),
             setup: spec.setup.clone(),
             rules,
+            worker: spec.worker,
             vm: spec.vm,
             generation: spec.generation,
             contexts: HashMap::new(),

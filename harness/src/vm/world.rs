@@ -21,8 +21,6 @@ pub(crate) struct World {
     pub(crate) resumed: Vec<(ExchangeId, usize, Direction)>,
     /// Exchanges that a guest closed.
     pub(crate) closed: Vec<ExchangeId>,
-    /// Queues and the root contexts that read them.
-    pub(crate) readers: Vec<Reader>,
     pub(crate) logs: VecDeque<LogLine>,
     pub(crate) faults: Faults,
     pub(crate) findings: Vec<Finding>,
@@ -50,15 +48,6 @@ pub(crate) struct Owner {
     pub(crate) root: u32,
     /// The exchange and the seat; `None` for a root context.
     pub(crate) seat: Option<(ExchangeId, usize)>,
-}
-
-/// A root context that reads a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Reader {
-    pub(crate) queue: u32,
-    pub(crate) vm: usize,
-    pub(crate) generation: u64,
-    pub(crate) root: u32,
 }
 
 impl World {
