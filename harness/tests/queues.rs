@@ -74,7 +74,9 @@ fn the_worker_that_registered_last_is_woken_for_each_item() {
     let woken = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
     for (index, worker) in [&first, &last].into_iter().enumerate() {
         let woken = Arc::clone(&woken);
-        worker.wake_with(move || drop(woken[index].fetch_add(1, Ordering::Relaxed)));
+        worker.wake_with(move || {
+            woken[index].fetch_add(1, Ordering::Relaxed);
+        });
     }
     let done = || {
         setup
@@ -102,7 +104,9 @@ fn what_came_before_the_driver_listens_wakes_it_at_once() {
     request(&mut writer);
     let woken = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&woken);
-    reader.wake_with(move || drop(seen.fetch_add(1, Ordering::Relaxed)));
+    reader.wake_with(move || {
+        seen.fetch_add(1, Ordering::Relaxed);
+    });
     assert_eq!(woken.load(Ordering::Relaxed), 1);
 }
 

@@ -68,11 +68,11 @@ pub(super) fn text<'a>(
 
 /// The last value of a number field, 0 where there is none.
 pub(super) fn integer(fields: &[(u32, Value<'_>)], wanted: u32) -> u64 {
-    let numbers = fields.iter().filter_map(|(field, value)| match value {
+    let mut numbers = fields.iter().filter_map(|(field, value)| match value {
         Value::Number(number) if *field == wanted => Some(*number),
         _ => None,
     });
-    numbers.last().unwrap_or_default()
+    numbers.next_back().unwrap_or_default()
 }
 
 fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
