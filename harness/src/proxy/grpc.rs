@@ -158,7 +158,7 @@ impl GrpcCalls {
     fn cancel(&self, id: GrpcId) {
         if let Some(call) = self.under_way.borrow_mut().remove(&id) {
             if let Some(messages) = call.messages {
-                // What makes hyper reset a stream whose answer has begun.
+                // The end of the messages alone could go out as the end of the stream; an error can't.
                 let _ = messages.send(Err(Cancelled));
             }
             call.task.abort();
