@@ -60,8 +60,8 @@ fn settled(line: &str) -> String {
 struct InSim(Sim);
 
 impl InSim {
-    fn start() -> Self {
-        let setting = Sim::of(Profile::Envoy).filter_with_bytes(&load("calls"), "");
+    fn start(configuration: &str) -> Self {
+        let setting = Sim::of(Profile::Envoy).filter_with_bytes(&load("calls"), configuration);
         Self(setting.on_grpc("service", scripted).start().unwrap())
     }
 }
@@ -141,7 +141,7 @@ struct InEnvoy {
 }
 
 impl InEnvoy {
-    fn start() -> Self {
+    fn start(configuration: &str) -> Self {
         let (service, upstream) = (GrpcService::start().unwrap(), Recorder::start().unwrap());
         let dead = refused();
         let listener = Listener {
@@ -149,7 +149,7 @@ impl InEnvoy {
             filters: vec![Filter {
                 name: "calls".to_owned(),
                 module: module("calls"),
-                configuration: String::new(),
+                configuration: configuration.to_owned(),
                 vm_id: "calls".to_owned(),
             }],
             upstream: upstream.address(),
@@ -514,7 +514,7 @@ fn check_wire(host: &mut impl Host, seen: impl Fn() -> Vec<Seen>) {
 
 #[test]
 fn in_the_simulation_the_guest_sees_what_it_sees_in_envoy() {
-    let mut host = InSim::start();
+    let mut host = InSim::start("");
     check(&mut host, ALIKE);
     let cancelled = |call: &&GrpcCall| call.path() == "test.Echo/Chat" && call.cancelled;
     assert_eq!(host.0.grpc_calls().iter().filter(cancelled).count(), 1);
@@ -529,16 +529,26 @@ fn in_the_proxy_the_guest_sees_what_it_sees_in_envoy() {
 
 #[test]
 fn in_a_real_envoy_the_guest_sees_this() {
-    let mut host = InEnvoy::start();
+    let mut host = InEnvoy::start("");
     let notes = host.service.notes();
     check_wire(&mut host, move || notes.seen());
     assert!(host.envoy.is_running().unwrap());
 }
 
 #[test]
+fn a_property_that_the_root_declares_read_only_is_set_once() {
+    // name "x", read-only.
+    let declare = "foreign declare_property 0a01781001";
+    let expected = ["set 0", "set 2", "get x 0 1", "set 0", "set 0"];
+    let orders = "set x 1;set x 2;get x;set y 1;set y 2";
+    assert_eq!(InSim::start(declare).saw(orders, &expected), expected);
+    assert_eq!(InEnvoy::start(declare).saw(orders, &expected), expected);
+}
+
+#[test]
 fn a_target_that_parses_but_names_none_aborts_envoy_and_traps_in_the_simulation() {
     // "auth-grpc" is a valid protobuf message: an unknown field of eight bytes.
-    let mut host = InEnvoy::start();
+    let mut host = InEnvoy::start("");
     let request = "GET / HTTP/1.1\r\nHost: h\r\nx-do: call name:auth-grpc a b 0 x\r\n\r\n";
     let answer = wire::exchange(
         host.envoy.address("main").unwrap(),
@@ -552,7 +562,7 @@ fn a_target_that_parses_but_names_none_aborts_envoy_and_traps_in_the_simulation(
     }
     assert!(host.envoy.log().unwrap().contains("unset oneof"));
 
-    let mut sim = InSim::start().0;
+    let mut sim = InSim::start("").0;
     sim.send(Request::get("/").header("x-do", "call name:auth-grpc a b 0 x"));
     assert!(
         sim.traps()[0].to_string().contains("unset oneof"),

@@ -24,7 +24,8 @@ const ELSEWHERE: &[&str] = &[
     "verify_signature",
 ];
 
-/// The keys under which Envoy makes an object of any text (running); it has others, for numbers and addresses.
+/// Keys under which Envoy makes an object of any text (running: cluster, server name, string; source: the others). It
+/// has more, for numbers and addresses.
 const FILTER_STATE: &[&str] = &[
     "envoy.network.application_protocols",
     "envoy.network.upstream_server_name",
