@@ -18,7 +18,7 @@ use std::{env, thread};
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub use bootstrap::cluster_name;
+pub use bootstrap::{cluster_name, grpc_cluster_name};
 
 use crate::wire::{self, WireError};
 
@@ -131,6 +131,15 @@ pub struct Envoy {
     directory: TempDir,
 }
 
+/// What an Envoy is configured with besides its listeners.
+#[derive(Clone, Debug, Default)]
+pub struct Besides {
+    /// HTTP filters of Envoy's own, as its configuration has them, before those of the listener of that name: to compare with.
+    pub native: BTreeMap<String, Value>,
+    /// gRPC services, with a cluster for each: [`grpc_cluster_name`].
+    pub grpc_services: Vec<SocketAddr>,
+}
+
 impl Envoy {
     /// Starts the executable with these listeners and this number of worker threads, and waits until it is ready.
     ///
@@ -143,29 +152,29 @@ impl Envoy {
         listeners: &[Listener],
         workers: u32,
     ) -> Result<Self, EnvoyError> {
-        Self::start_with(executable, listeners, workers, &BTreeMap::new())
+        Self::start_with(executable, listeners, workers, &Besides::default())
     }
 
-    /// The same, with HTTP filters of Envoy's own, as its configuration has them, before those of the listener of that name: to
-    /// compare with.
+    /// The same, with more in its configuration.
     ///
     /// # Errors
-    /// Fails when Envoy can't be started, ends, or isn't ready within two minutes.
+    /// As [`Envoy::start`].
     pub fn start_with(
         executable: &Path,
         listeners: &[Listener],
         workers: u32,
-        native: &BTreeMap<String, Value>,
+        besides: &Besides,
     ) -> Result<Self, EnvoyError> {
         let directory = tempfile::tempdir()?;
         let at = |name: &str| directory.path().join(name);
         fs::write(
             at("listeners.json"),
-            bootstrap::listeners(listeners, native).to_string(),
+            bootstrap::listeners(listeners, &besides.native).to_string(),
         )?;
         fs::write(
             at("envoy.json"),
-            bootstrap::bootstrap(&at("listeners.json"), listeners).to_string(),
+            bootstrap::bootstrap(&at("listeners.json"), listeners, &besides.grpc_services)
+                .to_string(),
         )?;
         let log = File::create(at("log"))?;
         let process = Command::new(executable)

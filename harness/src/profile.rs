@@ -4,7 +4,7 @@
 //! nginx. Rows say whether they were seen **running** or read in the host's *source*. A run under a profile is a run of
 //! this model: what it shows is "the kong profile", not Kong.
 //!
-//! Not modelled: gRPC and foreign functions on any host; Envoy's back-off before a reload, its route selection and the
+//! Not modelled: Envoy's foreign functions for expressions and signatures, `google_grpc` targets; Envoy's back-off before a reload, its route selection and the
 //! headers that its router adds; Kong's isolation modes other than the default, the timers that it leaks when an instance
 //! is replaced, torn reads of shared data, error pages and subrequests.
 

@@ -41,6 +41,7 @@ mod exchange;
 mod exposition;
 mod filters;
 mod flow;
+mod grpc;
 mod journal;
 mod lane;
 mod lines;

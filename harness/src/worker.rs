@@ -4,6 +4,7 @@
 
 mod callbacks;
 mod clock;
+pub(crate) mod grpc;
 mod limits;
 mod slot;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use clock::{Clock, SystemClock, VirtualClock};
+pub use grpc::{GrpcAction, GrpcEvent, GrpcId, GrpcRequest, GrpcStatus};
 pub use limits::Limits;
 
 use crate::abi::HOSTCALLS;
@@ -150,6 +152,19 @@ pub struct Worker {
     reloads: u64,
     next_exchange: u64,
     random: fastrand::Rng,
+    membership: Membership,
+}
+
+/// A worker's place among those of its process.
+struct Membership {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.shared.remove_worker(self.id);
+    }
 }
 
 /// A filter entry: its root context is the `root`-th of the VM in `slot`.
@@ -172,7 +187,12 @@ impl Worker {
         let random = setup
             .seed
             .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
+        let membership = Membership {
+            shared: Arc::clone(&setup.shared),
+            id: setup.shared.add_worker(),
+        };
         let mut worker = Self {
+            membership,
             setup,
             entries: Vec::new(),
             slots: Vec::new(),
@@ -366,6 +386,18 @@ impl Worker {
     /// Ends a call of [`Worker::take_root_calls`].
     pub fn root_call_done(&mut self, id: CallId, outcome: CallOutcome) {
         self.call_done(id, outcome);
+        self.after_callbacks();
+    }
+
+    /// From now on `wake` is called, from any thread, when another worker has put something into a queue that is read
+    /// here: the driver then calls [`Worker::tell_readers`] on the worker's own thread.
+    pub fn wake_with(&self, wake: impl Fn() + Send + Sync + 'static) {
+        let wake = Arc::new(wake);
+        self.setup.shared.wake_worker_with(self.membership.id, wake);
+    }
+
+    /// Tells the readers of queues what other workers put in.
+    pub fn tell_readers(&mut self) {
         self.after_callbacks();
     }
 

@@ -8,14 +8,22 @@ use super::{Filter, Listener};
 
 /// The static part of the configuration: clusters, administration, and where the listeners stand. They stand in their
 /// own file, since Envoy takes or refuses each one of a discovered list, but only the whole of a static one.
-pub(super) fn bootstrap(listeners_file: &Path, listeners: &[Listener]) -> Value {
+pub(super) fn bootstrap(
+    listeners_file: &Path,
+    listeners: &[Listener],
+    services: &[SocketAddr],
+) -> Value {
     let upstreams: BTreeSet<SocketAddr> =
         listeners.iter().map(|listener| listener.upstream).collect();
+    let upstreams = upstreams
+        .into_iter()
+        .map(|upstream| cluster(&cluster_name(upstream), upstream));
+    let services = services.iter().map(|service| grpc_cluster(*service));
     json!({
         "node": {"id": "tollgate", "cluster": "tollgate"},
         "admin": {"address": loopback(0)},
         "dynamic_resources": {"lds_config": {"path_config_source": {"path": listeners_file}}},
-        "static_resources": {"clusters": upstreams.into_iter().map(cluster).collect::<Vec<_>>()},
+        "static_resources": {"clusters": upstreams.chain(services).collect::<Vec<_>>()},
     })
 }
 
@@ -36,8 +44,23 @@ pub fn cluster_name(upstream: SocketAddr) -> String {
     format!("upstream-{}", upstream.port())
 }
 
-fn cluster(upstream: SocketAddr) -> Value {
-    let name = cluster_name(upstream);
+/// The name of the cluster that stands for a gRPC service.
+pub fn grpc_cluster_name(service: SocketAddr) -> String {
+    format!("grpc-{}", service.port())
+}
+
+fn grpc_cluster(service: SocketAddr) -> Value {
+    let mut cluster = cluster(&grpc_cluster_name(service), service);
+    cluster["typed_extension_protocol_options"] = json!({
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {"http2_protocol_options": {}},
+        },
+    });
+    cluster
+}
+
+fn cluster(name: &str, upstream: SocketAddr) -> Value {
     json!({
         "name": name,
         "type": "STATIC",

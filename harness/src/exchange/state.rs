@@ -33,6 +33,8 @@ pub(crate) struct Exchange {
     pub(crate) unlogged: bool,
     /// What filters set as properties.
     pub(crate) properties: HashMap<Vec<u8>, Vec<u8>>,
+    /// What filters set as filter state of Envoy's own, by its key.
+    pub(crate) filter_state: HashMap<String, Vec<u8>>,
     pub(crate) request_id: String,
     pub(crate) started_unix_nanos: u64,
     /// Calls under way.
@@ -152,6 +154,7 @@ impl Exchange {
             over: false,
             unlogged: false,
             properties: HashMap::new(),
+            filter_state: HashMap::new(),
             request_id,
             started_unix_nanos: now,
             calls: HashSet::new(),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Answer, CallScript, Sim};
+use super::grpc::Services;
+use super::{Answer, CallScript, GrpcAnswer, GrpcCall, Sim};
 use crate::engine::Module;
 use crate::exchange::Call;
 use crate::profile::{Knobs, Profile};
@@ -24,6 +25,7 @@ pub struct Setting {
     environment: Vec<(String, String)>,
     on_trap: FailurePolicy,
     scripts: BTreeMap<String, CallScript>,
+    services: Services,
     clusters: BTreeSet<String>,
 }
 
@@ -39,6 +41,7 @@ impl Setting {
             environment: Vec::new(),
             on_trap: FailurePolicy::default(),
             scripts: BTreeMap::new(),
+            services: Services::default(),
             clusters: BTreeSet::new(),
         }
     }
@@ -127,6 +130,18 @@ impl Setting {
         self.cluster(upstream)
     }
 
+    /// The script for gRPC calls and streams to the cluster `upstream`, as [`Sim::on_grpc`], from before the filters
+    /// start.
+    pub fn on_grpc(
+        mut self,
+        upstream: &str,
+        answer: impl FnMut(&GrpcCall) -> GrpcAnswer + 'static,
+    ) -> Self {
+        let answer = Box::new(answer);
+        self.services.scripts.insert(upstream.to_owned(), answer);
+        self.cluster(upstream)
+    }
+
     /// Starts the filters.
     ///
     /// # Errors
@@ -145,6 +160,7 @@ impl Setting {
             clock,
             upstream: Box::new(Answer::echo),
             scripts: self.scripts,
+            services: self.services,
             entries,
             exchanges: HashMap::new(),
             agenda: Vec::new(),

@@ -14,7 +14,7 @@ use crate::abi::FilterAction;
 use crate::engine::{EPOCH, Module};
 use crate::exchange::ExchangeId;
 use crate::profile::Traps;
-use crate::worker::{Setup, StartFailure};
+use crate::worker::{GrpcEvent, Setup, StartFailure};
 
 /// A module's instance with its root contexts.
 pub(crate) struct Vm {
@@ -33,6 +33,8 @@ pub(crate) struct Vm {
 pub(crate) struct VmSetup<'a> {
     pub(crate) module: &'a Module,
     pub(crate) setup: &'a Setup,
+    /// The worker, by its number in the shared state.
+    pub(crate) worker: u64,
     /// The VM's place in its worker, and how many stood there before.
     pub(crate) vm: usize,
     pub(crate) generation: u64,
@@ -64,6 +66,10 @@ struct Exports {
     response_body: Option<TypedFunc<(u32, u32, u32), u32>>,
     response_trailers: Option<TypedFunc<(u32, u32), u32>>,
     call_response: Option<CallResponse>,
+    grpc_initial_metadata: Option<TypedFunc<(u32, u32, u32), ()>>,
+    grpc_message: Option<TypedFunc<(u32, u32, u32), ()>>,
+    grpc_trailing_metadata: Option<TypedFunc<(u32, u32, u32), ()>>,
+    grpc_close: Option<TypedFunc<(u32, u32, u32), ()>>,
     done: Option<TypedFunc<u32, u32>>,
     log: Option<TypedFunc<u32, ()>>,
     delete: Option<TypedFunc<u32, ()>>,
@@ -96,12 +102,27 @@ impl Exports {
             response_body: typed(instance, store, "proxy_on_response_body")?,
             response_trailers: typed(instance, store, "proxy_on_response_trailers")?,
             call_response: typed(instance, store, "proxy_on_http_call_response")?,
+            grpc_initial_metadata: typed(
+                instance,
+                store,
+                "proxy_on_grpc_receive_initial_metadata",
+            )?,
+            grpc_message: typed(instance, store, "proxy_on_grpc_receive")?,
+            grpc_trailing_metadata: typed(
+                instance,
+                store,
+                "proxy_on_grpc_receive_trailing_metadata",
+            )?,
+            grpc_close: typed(instance, store, "proxy_on_grpc_close")?,
             done: typed(instance, store, "proxy_on_done")?,
             log: typed(instance, store, "proxy_on_log")?,
             delete: typed(instance, store, "proxy_on_delete")?,
         })
     }
 }
+
+/// What `proxy_get_status` says of an HTTP call without an answer, whatever the reason (Envoy, source).
+const BROKEN_CONNECTION: u32 = 11;
 
 /// A length or count as the ABI passes it.
 fn count(len: usize) -> u32 {
@@ -132,10 +153,12 @@ impl Vm {
             world: World::default(),
             setup: spec.setup.clone(),
             rules,
+            worker: spec.worker,
             vm: spec.vm,
             generation: spec.generation,
             contexts: HashMap::new(),
             roots: HashMap::new(),
+            declared: HashMap::new(),
             effective: 0,
             site: Site {
                 callback: Callback::Initialize,
@@ -143,6 +166,8 @@ impl Vm {
                 exchange: None,
             },
             call: None,
+            grpc: None,
+            status: (0, String::new()),
             undone: HashSet::new(),
             finished: Vec::new(),
             calls_made: 0,
@@ -405,10 +430,62 @@ impl Vm {
             count(view.body.len()),
             count(view.trailers.len()),
         );
-        self.store.data_mut().call = Some(view);
+        let guest = self.store.data_mut();
+        if view.failure.is_some() {
+            guest.status = (BROKEN_CONNECTION, "reset".to_owned());
+        }
+        guest.call = Some(view);
         let function = self.exports.call_response.clone();
         let result = self.call(world, site, function, params);
-        self.store.data_mut().call = None;
+        let guest = self.store.data_mut();
+        guest.call = None;
+        guest.status.1.clear();
+        result.map(|_| ())
+    }
+
+    /// Tells a root context what happened to its gRPC call or stream.
+    pub(crate) fn on_grpc(
+        &mut self,
+        world: &mut World,
+        root: u32,
+        token: u32,
+        event: GrpcEvent,
+    ) -> Result<(), Box<TrapReport>> {
+        let exports = &self.exports;
+        let (callback, function, number) = match &event {
+            GrpcEvent::InitialMetadata(lines) => (
+                Callback::GrpcInitialMetadata,
+                exports.grpc_initial_metadata.clone(),
+                count(lines.len()),
+            ),
+            GrpcEvent::Message(message) => (
+                Callback::GrpcMessage,
+                exports.grpc_message.clone(),
+                count(message.len()),
+            ),
+            GrpcEvent::TrailingMetadata(lines) => (
+                Callback::GrpcTrailingMetadata,
+                exports.grpc_trailing_metadata.clone(),
+                count(lines.len()),
+            ),
+            GrpcEvent::Closed(status) => {
+                (Callback::GrpcClose, exports.grpc_close.clone(), status.code)
+            }
+        };
+        let guest = self.store.data_mut();
+        if let GrpcEvent::Closed(status) = &event {
+            guest.status = (status.code, status.message.clone());
+        }
+        guest.grpc = Some(event);
+        let site = Site {
+            callback,
+            context: root,
+            exchange: None,
+        };
+        let result = self.call(world, site, function, (root, token, number));
+        let guest = self.store.data_mut();
+        guest.grpc = None;
+        guest.status.1.clear();
         result.map(|_| ())
     }
 
@@ -440,7 +517,9 @@ impl Vm {
     pub(crate) fn delete(&mut self, world: &mut World, site: Site) -> Result<(), Box<TrapReport>> {
         let function = self.exports.delete.clone();
         let result = self.call(world, site, function, site.context);
-        self.store.data_mut().contexts.remove(&site.context);
+        let guest = self.store.data_mut();
+        guest.contexts.remove(&site.context);
+        guest.declared.remove(&site.context);
         result.map(|_| ())
     }
 

@@ -210,7 +210,7 @@ impl Worker {
                     self.resume_streamed(*id, *seat, *direction);
                 }
             }
-            let told = self.tell_queues();
+            let told = self.tell_queues() | self.tell_grpc_ends();
             self.delete_finished();
             if closed.is_empty() && resumed.is_empty() && !told {
                 break;
@@ -218,25 +218,24 @@ impl Worker {
         }
     }
 
-    /// Tells readers of queues that something came; whether any was told.
+    /// Tells readers of queues what came; whether any was told.
     fn tell_queues(&mut self) -> bool {
-        let mut told = false;
-        for reader in self.world.readers.clone() {
+        let untold = self.setup.shared.queues_take_untold(self.membership.id);
+        let any = !untold.is_empty();
+        for (queue, reader) in untold {
             let slot = &mut self.slots[reader.vm];
-            if slot.generation != reader.generation
-                || !self.setup.shared.queue_take_signal(reader.queue)
-            {
-                continue;
-            }
+            // A VM that is gone is not told; what came for it stays in the queue.
             let Some(vm) = &mut slot.vm else {
                 continue;
             };
-            told = true;
-            if let Err(report) = vm.on_queue_ready(&mut self.world, reader.root, reader.queue) {
+            if slot.generation != reader.generation {
+                continue;
+            }
+            if let Err(report) = vm.on_queue_ready(&mut self.world, reader.root, queue) {
                 self.trapped(reader.vm, *report);
             }
         }
-        told
+        any
     }
 
     /// Deletes contexts that said `proxy_done` late.

@@ -40,6 +40,7 @@ impl Worker {
         let spec = VmSetup {
             module: &slot.module,
             setup: &self.setup,
+            worker: self.membership.id,
             vm: index,
             generation: slot.generation,
             fresh,
@@ -74,7 +75,7 @@ impl Worker {
         self.traps.push(report);
         let slot = &mut self.slots[index];
         slot.vm = None;
-        self.world.readers.retain(|reader| reader.vm != index);
+        self.world.grpc.forget(index);
         match self.setup.profile.rules().traps {
             _ if kills_worker => self.crash(),
             Traps::KillVm => {}

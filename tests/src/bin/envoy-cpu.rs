@@ -13,7 +13,7 @@ use std::thread;
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
-use tollgate_harness::envoy::{self, Envoy, Filter, Listener};
+use tollgate_harness::envoy::{self, Besides, Envoy, Filter, Listener};
 use tollgate_harness::wire::{self, Recorder, Response};
 use tollgate_tests::{consumers, module};
 
@@ -43,7 +43,11 @@ fn main() -> anyhow::Result<()> {
             proxy_protocol: false,
         })
         .collect();
-    let envoy = Envoy::start_with(&envoy::find()?, &listeners, 1, &native())?;
+    let besides = Besides {
+        native: native(),
+        ..Besides::default()
+    };
+    let envoy = Envoy::start_with(&envoy::find()?, &listeners, 1, &besides)?;
     let mut samples: Vec<Vec<f64>> = vec![Vec::new(); contenders.len()];
     for round in 0..=ROUNDS {
         for ((name, _), samples) in contenders.iter().zip(&mut samples) {

@@ -8,6 +8,7 @@ use crate::exchange::Direction;
 use crate::profile::{BufferReplacement, Flow, Host, Row};
 use crate::vm::memory::{Env, Refusal, size};
 use crate::vm::{Callback, Guest};
+use crate::worker::GrpcEvent;
 
 /// Reads from a buffer what the effective context may read of it now.
 fn read<T>(
@@ -27,11 +28,21 @@ fn read<T>(
             let root = guest.roots.get(&guest.root_id());
             root.map(|root| &root.configuration[..])
         }
+        BufferKind::GrpcMessage => match &guest.grpc {
+            Some(GrpcEvent::Message(message)) => Some(&message[..]),
+            _ => absent(guest),
+        },
+        BufferKind::Connection | BufferKind::CallData => absent(guest),
         BufferKind::CallBody => guest.call.as_ref().map(|call| &call.body[..]),
         BufferKind::RequestBody => body(guest, Direction::Request)?,
         BufferKind::ResponseBody => body(guest, Direction::Response)?,
     };
     bytes.map(look).ok_or(Refusal::Status(Status::NotFound))
+}
+
+/// What a buffer reads as that is never there in an HTTP stream, or not now.
+fn absent(guest: &Guest) -> Option<&'static [u8]> {
+    guest.rules.absent_body_is_empty.then_some(&[])
 }
 
 fn body(guest: &mut Guest, direction: Direction) -> Result<Option<&[u8]>, Refusal> {

@@ -9,6 +9,7 @@ use crate::http::Headers;
 use crate::profile::{Authority, FailedCall, Flow, Host, Removal, Row, Rules, SetDuplicated};
 use crate::vm::memory::{Env, Refusal};
 use crate::vm::{Callback, Guest};
+use crate::worker::GrpcEvent;
 
 /// What a single get says about a map that is not there in this phase.
 const GONE: Status = Status::BadArgument;
@@ -25,7 +26,10 @@ fn open_map(guest: &mut Guest, kind: MapKind) -> Option<&mut Headers> {
     let direction = match kind {
         MapKind::RequestHeaders | MapKind::RequestTrailers => Direction::Request,
         MapKind::ResponseHeaders | MapKind::ResponseTrailers => Direction::Response,
-        MapKind::CallHeaders | MapKind::CallTrailers => return None,
+        MapKind::CallHeaders
+        | MapKind::CallTrailers
+        | MapKind::GrpcInitialMetadata
+        | MapKind::GrpcTrailingMetadata => return None,
     };
     let headers = matches!(kind, MapKind::RequestHeaders | MapKind::ResponseHeaders);
     let begun = exchange.message(direction).begun;
@@ -62,7 +66,13 @@ fn view(guest: &mut Guest, kind: MapKind) -> Result<Option<Headers>, Refusal> {
         }
         return Ok(map);
     }
-    Ok(open_map(guest, kind).map(|map| map.clone()))
+    Ok(match (kind, &guest.grpc) {
+        (MapKind::GrpcInitialMetadata, Some(GrpcEvent::InitialMetadata(lines)))
+        | (MapKind::GrpcTrailingMetadata, Some(GrpcEvent::TrailingMetadata(lines))) => {
+            Some(lines.clone())
+        }
+        _ => open_map(guest, kind).map(|map| map.clone()),
+    })
 }
 
 fn kind_of(raw: u32) -> Result<MapKind, Refusal> {
