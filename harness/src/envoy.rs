@@ -2,7 +2,7 @@
 //!
 //! The same modules run here and in the simulated host, so that a difference between the two is seen and not guessed.
 //! Every listener answers on a free port of the loopback interface, and a filter that traps closes its VM for good
-//! (`FAIL_CLOSED`): reloading would hide the trap.
+//! (`FAIL_CLOSED`) unless its [`Tuning`] says otherwise: reloading would hide the trap.
 
 mod bootstrap;
 
@@ -21,6 +21,7 @@ use tempfile::TempDir;
 pub use bootstrap::cluster_name;
 
 use crate::wire::{self, WireError};
+use crate::worker::FailurePolicy;
 
 /// How long Envoy may take until it is ready. Compiling many modules on a busy machine takes its time.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -52,6 +53,31 @@ pub struct Filter {
     pub configuration: String,
     /// Filters with the same module and id share a VM and its shared data.
     pub vm_id: String,
+}
+
+/// What an operator sets for a filter, besides its configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// What becomes of requests once the VM has trapped.
+    pub failure_policy: FailurePolicy,
+    /// With [`FailurePolicy::Reload`], the time between two reloads; none: Envoy's own, 1 s.
+    pub reload_back_off: Option<Duration>,
+    /// `allow_on_headers_stop_iteration`.
+    pub headers_stop_iteration: bool,
+    /// The environment the VM sees.
+    pub environment: BTreeMap<String, String>,
+}
+
+impl Default for Tuning {
+    /// A trap closes the VM for good, and a pause from the headers holds the headers alone.
+    fn default() -> Self {
+        Self {
+            failure_policy: FailurePolicy::Closed,
+            reload_back_off: None,
+            headers_stop_iteration: true,
+            environment: BTreeMap::new(),
+        }
+    }
 }
 
 /// Why there is no Envoy, or no answer from it.
@@ -143,11 +169,24 @@ impl Envoy {
         listeners: &[Listener],
         workers: u32,
     ) -> Result<Self, EnvoyError> {
+        Self::start_tuned(executable, listeners, workers, |_| Tuning::default())
+    }
+
+    /// The same, with what `tune` says of each filter.
+    ///
+    /// # Errors
+    /// As [`Envoy::start`].
+    pub fn start_tuned(
+        executable: &Path,
+        listeners: &[Listener],
+        workers: u32,
+        tune: impl Fn(&Filter) -> Tuning,
+    ) -> Result<Self, EnvoyError> {
         let directory = tempfile::tempdir()?;
         let at = |name: &str| directory.path().join(name);
         fs::write(
             at("listeners.json"),
-            bootstrap::listeners(listeners).to_string(),
+            bootstrap::listeners(listeners, &tune).to_string(),
         )?;
         fs::write(
             at("envoy.json"),

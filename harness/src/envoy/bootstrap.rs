@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Filter, Listener};
+use super::{Filter, Listener, Tuning};
+use crate::worker::FailurePolicy;
 
 /// The static part of the configuration: clusters, administration, and where the listeners stand. They stand in their
 /// own file, since Envoy takes or refuses each one of a discovered list, but only the whole of a static one.
@@ -20,8 +21,9 @@ pub(super) fn bootstrap(listeners_file: &Path, listeners: &[Listener]) -> Value 
 }
 
 /// The discovered part: the listeners.
-pub(super) fn listeners(listeners: &[Listener]) -> Value {
-    json!({"resources": listeners.iter().map(listener).collect::<Vec<_>>()})
+pub(super) fn listeners(listeners: &[Listener], tune: &dyn Fn(&Filter) -> Tuning) -> Value {
+    let resources: Vec<_> = listeners.iter().map(|one| listener(one, tune)).collect();
+    json!({"resources": resources})
 }
 
 fn loopback(port: u16) -> Value {
@@ -49,8 +51,9 @@ fn cluster(upstream: SocketAddr) -> Value {
 }
 
 /// A listener that adds as little of Envoy's own as can be, so that what arrives is what the filters made.
-fn listener(listener: &Listener) -> Value {
-    let mut http_filters: Vec<Value> = listener.filters.iter().map(filter).collect();
+fn listener(listener: &Listener, tune: &dyn Fn(&Filter) -> Tuning) -> Value {
+    let filters = listener.filters.iter();
+    let mut http_filters: Vec<Value> = filters.map(|one| filter(one, &tune(one))).collect();
     http_filters.push(json!({
         "name": "envoy.filters.http.router",
         "typed_config": {
@@ -99,25 +102,35 @@ fn listener(listener: &Listener) -> Value {
     })
 }
 
-fn filter(filter: &Filter) -> Value {
+fn filter(filter: &Filter, tuning: &Tuning) -> Value {
+    let mut config = json!({
+        "name": filter.name,
+        "configuration": {
+            "@type": "type.googleapis.com/google.protobuf.StringValue",
+            "value": filter.configuration,
+        },
+        "vm_config": {
+            "vm_id": filter.vm_id,
+            "runtime": "envoy.wasm.runtime.v8",
+            "code": {"local": {"filename": filter.module}},
+            "environment_variables": {"key_values": tuning.environment},
+        },
+        "failure_policy": match tuning.failure_policy {
+            FailurePolicy::Closed => "FAIL_CLOSED",
+            FailurePolicy::Open => "FAIL_OPEN",
+            FailurePolicy::Reload => "FAIL_RELOAD",
+        },
+        "allow_on_headers_stop_iteration": tuning.headers_stop_iteration,
+    });
+    if let Some(back_off) = tuning.reload_back_off {
+        let interval = format!("{}.{:09}s", back_off.as_secs(), back_off.subsec_nanos());
+        config["reload_config"] = json!({"backoff": {"base_interval": interval}});
+    }
     json!({
         "name": filter.name,
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
-            "config": {
-                "name": filter.name,
-                "configuration": {
-                    "@type": "type.googleapis.com/google.protobuf.StringValue",
-                    "value": filter.configuration,
-                },
-                "vm_config": {
-                    "vm_id": filter.vm_id,
-                    "runtime": "envoy.wasm.runtime.v8",
-                    "code": {"local": {"filename": filter.module}},
-                },
-                "failure_policy": "FAIL_CLOSED",
-                "allow_on_headers_stop_iteration": true,
-            },
+            "config": config,
         },
     })
 }
