@@ -1,8 +1,9 @@
 //! How real hosts differ, as data.
 //!
 //! `Envoy` is stock Envoy 1.40 (Istio runs the same); `Kong` is Kong Gateway OSS 3.9 with ngx_wasm_module 9136e46 on
-//! nginx. Rows say whether they were seen **running** or read in the host's *source*. A run under a profile is a run of
-//! this model: what it shows is "the kong profile", not Kong.
+//! nginx. [`differences`] is the table of what filters meet there: its rows say whether they were seen **running** or
+//! read in the host's *source*. [`Rules`] has the switches that model them. A run under a profile is a run of this
+//! model: what it shows is "the kong profile", not Kong.
 //!
 //! Not modelled: gRPC and foreign functions on any host; Envoy's back-off before a reload, its route selection and the
 //! headers that its router adds; Kong's isolation modes other than the default, the timers that it leaks when an instance
@@ -10,9 +11,11 @@
 
 mod finding;
 mod rules;
+mod table;
 
 pub use finding::{Finding, Host, Row};
 pub use rules::*;
+pub use table::{Difference, Proof, Seen, Source, Topic, differences};
 
 /// Whose behaviour to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]

@@ -138,7 +138,12 @@ impl Worker {
             Ran::Done(action) => *action,
             Ran::Bypassed => return Next::Filter,
             Ran::Failed => {
-                self.fail_request(id);
+                // A reply that was made before the trap still goes out.
+                let exchange = self.world.exchanges.get_mut(&id).filter(|e| !e.over);
+                match exchange.and_then(|exchange| exchange.reply.take()) {
+                    Some(reply) => self.reply_phased(id, reply),
+                    None => self.fail_request(id),
+                }
                 return Next::Stop;
             }
         };

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use super::state::{Direction, Gate, Reply};
-use super::{Action, Event, ExchangeId, ResetReason, arrival};
+use super::{Action, Event, ExchangeId, HungReason, ResetReason, arrival, join_lines};
 use crate::abi::FilterAction;
 use crate::http::Headers;
 use crate::profile::{Finding, Host, Row};
@@ -14,6 +14,14 @@ use crate::vm::Callback;
 use crate::worker::{Ran, Worker};
 
 use Direction::{Request, Response};
+
+/// How many header lines came on the wire: the Host is among them, the other pseudo-headers are not.
+fn lines(headers: &Headers) -> usize {
+    let names = headers.iter().map(|(name, _)| name);
+    names
+        .filter(|name| !name.starts_with(b":") || *name == ":authority")
+        .count()
+}
 
 impl Worker {
     pub(crate) fn deliver_streamed(&mut self, id: ExchangeId, event: Event) {
@@ -36,6 +44,11 @@ impl Worker {
         if exchange.message(direction).begun || (direction == Response && exchange.replied) {
             return;
         }
+        let too_many = direction == Request
+            && profile
+                .rules()
+                .request_lines
+                .is_some_and(|most| lines(&headers) > most);
         let headers = match direction {
             Request => arrival::arrange(exchange, profile, headers),
             Response => headers,
@@ -47,6 +60,18 @@ impl Worker {
         message.headers = headers;
         if profile.rules().lower_case_names {
             message.headers.lower_case_names();
+        }
+        let rules = profile.rules();
+        join_lines(
+            &mut message.headers,
+            match direction {
+                Request => rules.joined_request,
+                Response => rules.joined_response,
+            },
+        );
+        if too_many {
+            self.refuse_headers(id);
+            return;
         }
         self.pass_headers(id, direction, 0);
     }
@@ -415,11 +440,35 @@ impl Worker {
     /// After a call's answer.
     pub(crate) fn call_answered_streamed(&mut self, id: ExchangeId, ran: &Ran<()>) {
         match ran {
-            Ran::Failed => self.fail_stream(id),
+            Ran::Failed => self.hang(id),
             Ran::Done(()) | Ran::Bypassed => {
                 self.settle(id, Request);
             }
         }
+    }
+
+    /// The one who was to go on with the request is dead (running: the client waits for its own patience).
+    fn hang(&mut self, id: ExchangeId) {
+        if let Some(exchange) = self.world.exchanges.get_mut(&id)
+            && !exchange.over
+        {
+            exchange.over = true;
+            exchange.actions.push(Action::Hung(HungReason::DeadFilter));
+        }
+    }
+
+    /// The codec's own answer to more header lines than it takes: no filter is asked, none logs.
+    fn refuse_headers(&mut self, id: ExchangeId) {
+        let Some(exchange) = self.world.exchanges.get_mut(&id) else {
+            return;
+        };
+        let headers: Headers = [(":status", "431"), ("content-length", "0")]
+            .into_iter()
+            .collect();
+        exchange.unlogged = true;
+        exchange.replied = true;
+        exchange.response.begun = true;
+        exchange.send_headers(Response, headers, true);
     }
 
     /// A body outgrew the buffer while a filter held it.

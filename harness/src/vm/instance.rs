@@ -8,7 +8,7 @@ use bytes::Bytes;
 use wasmtime::{Instance, Store, StoreLimitsBuilder, TypedFunc, WasmParams, WasmResults};
 
 use super::guest::{Root, Tick};
-use super::trap::backtrace;
+use super::trap::{Crashed, backtrace};
 use super::{CallView, Callback, Context, Guest, Site, TrapCause, TrapReport, World};
 use crate::abi::FilterAction;
 use crate::engine::{EPOCH, Module};
@@ -175,8 +175,8 @@ impl Vm {
             roots: Vec::new(),
         };
         vm.initialize(&instance, world).map_err(blame)?;
-        for (index, root) in spec.roots.iter().enumerate() {
-            vm.start_root(spec, root, index == 0, world)
+        for root in spec.roots {
+            vm.start_root(spec, root, world)
                 .map_err(|failure| (root.name.clone(), failure))?;
         }
         Ok(vm)
@@ -235,7 +235,6 @@ impl Vm {
         &mut self,
         spec: &VmSetup<'_>,
         root: &RootSpec,
-        first: bool,
         world: &mut World,
     ) -> Result<(), StartFailure> {
         let id = self.new_context(Context::Root);
@@ -256,9 +255,9 @@ impl Vm {
         let create = self.exports.context_create.clone();
         self.call(world, at(Callback::ContextCreate), create, (id, 0))
             .map_err(StartFailure::Trapped)?;
-        // Envoy starts a VM once; ngx_wasm_module once for each entry, and not again after a trap.
+        // Each entry's, on both (running). ngx_wasm_module does not run it again after a trap.
         let starts = match spec.setup.profile.rules().traps {
-            Traps::KillVm => first,
+            Traps::KillVm => true,
             Traps::NewInstance => spec.fresh,
         };
         if starts {
@@ -325,8 +324,9 @@ impl Vm {
                 exchange: site.exchange,
                 cause: TrapCause::from_error(&error),
                 backtrace: backtrace(&error),
-                kills_worker: guest.rules.traps == Traps::NewInstance
-                    && matches!(site.callback, Callback::Done | Callback::Configure),
+                kills_worker: error.is::<Crashed>()
+                    || (guest.rules.traps == Traps::NewInstance
+                        && matches!(site.callback, Callback::Done | Callback::Configure)),
             })
         });
         std::mem::swap(&mut self.store.data_mut().world, world);
@@ -420,10 +420,11 @@ impl Vm {
     ) -> Result<bool, Box<TrapReport>> {
         let function = self.exports.done.clone();
         let done = self.call(world, site, function, site.context)? != Some(0);
-        if !done {
-            self.store.data_mut().undone.insert(site.context);
+        if done || !self.store.data().rules.done_waits {
+            return Ok(true);
         }
-        Ok(done)
+        self.store.data_mut().undone.insert(site.context);
+        Ok(false)
     }
 
     /// The stream contexts that said `proxy_done` since the last time.

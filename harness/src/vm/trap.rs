@@ -57,6 +57,11 @@ pub enum TrapCause {
 #[error("{0}")]
 pub(super) struct Refused(pub(super) &'static str);
 
+/// The worker of the host of this profile dies of what the guest did.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Crashed(pub(super) &'static str);
+
 /// The guest ended itself.
 #[derive(Debug, thiserror::Error)]
 #[error("proc_exit({0})")]
@@ -66,6 +71,9 @@ impl TrapCause {
     /// Takes an error of the engine apart.
     pub(super) fn from_error(error: &wasmtime::Error) -> Self {
         if let Some(Refused(rule)) = error.downcast_ref() {
+            return Self::Host(rule);
+        }
+        if let Some(Crashed(rule)) = error.downcast_ref() {
             return Self::Host(rule);
         }
         if let Some(ProcExit(code)) = error.downcast_ref() {

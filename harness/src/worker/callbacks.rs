@@ -184,10 +184,10 @@ impl Worker {
                 trailers,
                 failure: None,
             },
-            CallOutcome::Failed(CallFailure::Refused)
-                if self.setup.profile.rules().failed_call == FailedCall::NoHeaders =>
+            CallOutcome::Failed(failure)
+                if self.setup.profile.rules().failed_call == FailedCall::MadeByHost =>
             {
-                refused()
+                made_by_host(failure)
             }
             CallOutcome::Failed(failure) => CallView {
                 failure: Some(failure),
@@ -318,14 +318,24 @@ impl Worker {
     }
 }
 
-/// The answer that Envoy makes for a connection that is refused.
-fn refused() -> CallView {
-    let body = Bytes::from_static(
-        b"upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, \
-          transport failure reason: delayed connect error: Connection refused",
-    );
+/// The answer that Envoy makes where there is none.
+fn made_by_host(failure: CallFailure) -> CallView {
+    let (status, body) = match failure {
+        CallFailure::Timeout => ("504", &b"upstream request timeout"[..]),
+        CallFailure::Refused => (
+            "503",
+            &b"upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, \
+              transport failure reason: delayed connect error: Connection refused"[..],
+        ),
+        // Of a cluster without endpoints; Envoy refuses a name that it does not know when the call is made.
+        CallFailure::UnknownUpstream => ("503", &b"no healthy upstream"[..]),
+        CallFailure::Reset => (
+            "503",
+            &b"upstream connect error or disconnect/reset before headers. reset reason: connection termination"[..],
+        ),
+    };
     let headers: Headers = [
-        (":status", "503".to_owned()),
+        (":status", status.to_owned()),
         ("content-length", body.len().to_string()),
         ("content-type", "text/plain".to_owned()),
     ]
@@ -333,7 +343,7 @@ fn refused() -> CallView {
     .collect();
     CallView {
         headers,
-        body,
+        body: Bytes::from_static(body),
         ..CallView::default()
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::Answer;
 use crate::abi::{LogLevel, MapKind, Status, decode_pairs, encode_pairs};
-use crate::exchange::{CallFailure, Direction};
+use crate::exchange::{CallFailure, Direction, join_lines};
 use crate::http::Headers;
 use crate::profile::{Authority, FailedCall, Flow, Host, Removal, Row, Rules, SetDuplicated};
 use crate::vm::memory::{Env, Refusal};
@@ -56,13 +56,22 @@ fn view(guest: &mut Guest, kind: MapKind) -> Result<Option<Headers>, Refusal> {
         });
         let crashes = guest.rules.flow == Flow::Phased;
         if map.is_none() && crashes {
-            return Err(Refusal::Trap(
+            return Err(Refusal::Crash(
                 "segmentation fault: call headers read outside of on_http_call_response",
             ));
         }
         return Ok(map);
     }
     Ok(open_map(guest, kind).map(|map| map.clone()))
+}
+
+/// The names of which the host keeps one line in a map of this kind.
+fn joined(kind: MapKind, rules: &Rules) -> &'static [&'static str] {
+    match kind {
+        MapKind::RequestHeaders => rules.joined_request,
+        MapKind::ResponseHeaders => rules.joined_response,
+        _ => &[],
+    }
 }
 
 fn kind_of(raw: u32) -> Result<MapKind, Refusal> {
@@ -115,8 +124,9 @@ pub(super) fn set_pairs(env: &mut Env<'_>, map: u32, ptr: u32, len: u32) -> Answ
     let kind = kind_of(map)?;
     let bytes = env.read(ptr, len)?;
     // Envoy takes what it can't read for an empty map.
-    let new = decode_pairs(&bytes).unwrap_or_default();
+    let mut new = decode_pairs(&bytes).unwrap_or_default();
     let guest = env.guest();
+    join_lines(&mut new, joined(kind, guest.rules));
     let ghosts =
         kind == MapKind::RequestHeaders && guest.rules.request_removal == Removal::StaysUpstream;
     if only_read(guest) {
@@ -161,28 +171,15 @@ fn lookup(guest: &mut Guest, kind: MapKind, name: &str) -> Result<Bytes, Refusal
         return Ok(Bytes::from_static(dispatch_status(call.failure)));
     }
     if let MapKind::CallHeaders | MapKind::CallTrailers = kind {
-        let absent = absent_call_header(guest);
         let map = view(guest, kind)?.ok_or(GONE)?;
-        return map.get(name).cloned().ok_or(Refusal::Status(absent));
+        let absent = Refusal::Status(Status::NotFound);
+        return map.get(name).cloned().ok_or(absent);
     }
     let name = aliased(name, guest.rules);
     let map = open_map(guest, kind).ok_or(GONE)?;
     map.get(name)
         .cloned()
         .ok_or(Refusal::Status(Status::NotFound))
-}
-
-/// Envoy has no map at all for an answer that did not come; ngx_wasm_module has an empty one.
-fn absent_call_header(guest: &Guest) -> Status {
-    let failed = guest
-        .call
-        .as_ref()
-        .is_some_and(|call| call.failure.is_some());
-    if failed && guest.rules.failed_call == FailedCall::NoHeaders {
-        Status::BadArgument
-    } else {
-        Status::NotFound
-    }
 }
 
 fn dispatch_status(failure: Option<CallFailure>) -> &'static [u8] {
@@ -261,8 +258,10 @@ pub(super) fn add(
         return Ok(());
     }
     let name = written(&name, guest.rules);
+    let joined = joined(kind, guest.rules);
     if let Some(map) = open_map(guest, kind) {
         map.push(name, value);
+        join_lines(map, joined);
     }
     Ok(())
 }

@@ -40,7 +40,7 @@ pub(super) fn get(guest: &mut Guest, path: &[u8]) -> Result<Option<Vec<u8>>, Ref
     let now = guest.now();
     if guest.seat_id().is_none() {
         // Seen on nginx: reading a request's property where there is no request kills the worker.
-        return Err(Refusal::Trap(
+        return Err(Refusal::Crash(
             "segmentation fault: a property read outside of a request",
         ));
     }
