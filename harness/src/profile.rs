@@ -5,9 +5,11 @@
 //! read in the host's *source*. [`Rules`] has the switches that model them. A run under a profile is a run of this
 //! model: what it shows is "the kong profile", not Kong.
 //!
-//! Not modelled: gRPC and foreign functions on any host; Envoy's back-off before a reload, its route selection and the
+//! Not modelled: gRPC and foreign functions on any host; Envoy's route selection and the
 //! headers that its router adds; Kong's isolation modes other than the default, the timers that it leaks when an instance
 //! is replaced, torn reads of shared data, error pages and subrequests.
+
+use std::time::Duration;
 
 mod finding;
 mod rules;
@@ -80,6 +82,9 @@ pub struct Knobs {
     /// the headers, and the body callbacks come. Without it the pause stops everything. Istio's WasmPlugin has no field
     /// for it.
     pub headers_stop_iteration: bool,
+    /// Envoy's `reload_config.backoff.base_interval`: a VM that traps within this time and up to half as much again of
+    /// having been loaded is not loaded anew yet. `None`: 1 s, as Envoy has it.
+    pub reload_back_off: Option<Duration>,
     /// Kong: the request headers for which nginx is told `proxy_set_header NAME $http_NAME`, so that one that was set to
     /// nothing does not go upstream as an empty line.
     pub proxy_set_header: Vec<String>,

@@ -21,7 +21,7 @@ use crate::engine::Module;
 use crate::exchange::{
     Action, Call, CallId, CallOutcome, Event, Exchange, ExchangeId, Peer, ResetReason, Seat,
 };
-use crate::profile::{Finding, Flow, Host, Knobs, Profile, Row};
+use crate::profile::{Finding, Flow, Host, Knobs, Profile, Row, Traps};
 use crate::shared::Shared;
 use crate::vm::{Callback, Cost, Faults, LogLine, RootSpec, Site, TrapReport, World};
 
@@ -51,9 +51,10 @@ pub enum FailurePolicy {
     /// Every later request answers 503.
     #[default]
     Closed,
-    /// Every later request passes without the filter.
+    /// Every later request passes without the filter. Those under way fail, as with the other policies.
     Open,
-    /// The next request gets a new VM.
+    /// The next request gets a new VM, unless the one that trapped was loaded within [`Knobs::reload_back_off`]; then
+    /// it answers 503.
     Reload,
 }
 
@@ -235,11 +236,17 @@ impl Worker {
             let Some(entry) = self.entries.get(*index) else {
                 continue;
             };
-            let (slot, reloads) = (entry.slot, entry.on_trap == FailurePolicy::Reload);
-            if reloads && self.slots[slot].vm.is_none() {
+            let (slot, policy) = (entry.slot, entry.on_trap);
+            if policy == FailurePolicy::Reload
+                && self.slots[slot].vm.is_none()
+                && self.may_reload(slot)
+            {
                 self.reload(slot, false);
             }
-            seats.push(Seat::new(*index, slot, self.slots[slot].generation));
+            let mut seat = Seat::new(*index, slot, self.slots[slot].generation);
+            let kills = self.setup.profile.rules().traps == Traps::KillVm;
+            seat.bypassed = kills && policy == FailurePolicy::Open && self.slots[slot].vm.is_none();
+            seats.push(seat);
         }
         self.next_exchange += 1;
         let id = ExchangeId(self.next_exchange);

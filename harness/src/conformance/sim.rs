@@ -74,6 +74,7 @@ fn knobs(setup: &Setup) -> Knobs {
     Knobs {
         headers_stop_iteration: true,
         proxy_set_header: fixed.map(str::to_owned).chain(spellings).collect(),
+        ..Knobs::default()
     }
 }
 

@@ -10,7 +10,7 @@ use super::state::{Direction, Reply, Waiting};
 use super::{Action, Event, ExchangeId, HungReason, ResetReason, arrival};
 use crate::abi::FilterAction;
 use crate::http::Headers;
-use crate::vm::{Callback, TrapCause, TrapReport};
+use crate::vm::{Callback, Lost, TrapCause, TrapReport};
 use crate::worker::{Ran, Worker};
 
 /// How a request phase goes on after a filter's callback.
@@ -193,11 +193,13 @@ impl Worker {
                 Waiting::RequestBody(_) => Callback::RequestBody,
             },
             exchange: Some(id),
+            request: None,
             cause: TrapCause::Host(
                 "segmentation fault: a call was made and `Continue` returned, the request ends before the answer",
             ),
             backtrace: Vec::new(),
             kills_worker: true,
+            lost: Lost::default(),
         });
     }
 

@@ -9,7 +9,7 @@ use wasmtime::{Instance, Store, StoreLimitsBuilder, TypedFunc, WasmParams, WasmR
 
 use super::guest::{Root, Tick};
 use super::trap::{Crashed, backtrace};
-use super::{CallView, Callback, Context, Guest, Site, TrapCause, TrapReport, World};
+use super::{CallView, Callback, Context, Guest, Lost, Site, TrapCause, TrapReport, World};
 use crate::abi::FilterAction;
 use crate::engine::{EPOCH, Module};
 use crate::exchange::ExchangeId;
@@ -322,11 +322,13 @@ impl Vm {
                 filter: guest.name(),
                 callback: site.callback,
                 exchange: site.exchange,
+                request: None,
                 cause: TrapCause::from_error(&error),
                 backtrace: backtrace(&error),
                 kills_worker: error.is::<Crashed>()
                     || (guest.rules.traps == Traps::NewInstance
                         && matches!(site.callback, Callback::Done | Callback::Configure)),
+                lost: Lost::default(),
             })
         });
         std::mem::swap(&mut self.store.data_mut().world, world);
@@ -481,6 +483,17 @@ impl Vm {
         roots
             .filter_map(|root| root.tick.map(|tick| tick.due))
             .min()
+    }
+
+    /// The entries that have a tick, by name.
+    pub(crate) fn ticking(&self) -> Vec<String> {
+        let roots = &self.store.data().roots;
+        let of = |id: &u32| roots.get(id).filter(|root| root.tick.is_some());
+        self.roots
+            .iter()
+            .filter_map(of)
+            .map(|root| root.name.clone())
+            .collect()
     }
 
     /// The root contexts whose ticks are due, in order; each timer starts again.

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 
-use super::{FailurePolicy, Worker};
+use super::Worker;
 use crate::abi::LogLevel;
 use crate::exchange::{Action, CallFailure, CallId, CallOutcome, ExchangeId};
 use crate::http::Headers;
 use crate::profile::{FailedCall, Flow};
-use crate::vm::{CallView, Callback, Owner, Site, TrapCause, TrapReport, Vm, World};
+use crate::vm::{CallView, Callback, Lost, Owner, Site, TrapCause, TrapReport, Vm, World};
 
 /// How often callbacks may cause others before the next event: a reader that fills its own queue must not hold up traffic.
 const ROUNDS: usize = 100;
@@ -44,7 +44,7 @@ impl Worker {
         let context = seat_ref.context;
         let slot = &mut self.slots[index];
         if slot.generation != generation || slot.vm.is_none() {
-            return self.dead(id, seat, entry);
+            return self.dead(id, seat);
         }
         let Some(vm) = &mut slot.vm else {
             return Ran::Bypassed;
@@ -66,24 +66,20 @@ impl Worker {
             Ok(value) => Ran::Done(value),
             Err(report) => {
                 self.trapped(index, *report);
-                self.dead(id, seat, entry)
+                self.dead(id, seat)
             }
         }
     }
 
-    /// What a dead filter means for an exchange.
-    fn dead<T>(&mut self, id: ExchangeId, seat: usize, entry: usize) -> Ran<T> {
-        let passes = match self.setup.profile.rules().flow {
-            Flow::Phased => false,
-            Flow::Streamed => self.entries[entry].on_trap == FailurePolicy::Open,
-        };
+    /// What a dead filter means for an exchange: it fails, whatever the policy (running; `open` is for later requests).
+    fn dead<T>(&mut self, id: ExchangeId, seat: usize) -> Ran<T> {
         if let Some(exchange) = self.world.exchanges.get_mut(&id)
             && let Some(seat) = exchange.seats.get_mut(seat)
         {
             // A dead filter fails its stream once; the answer that tells so passes it.
             seat.bypassed = true;
         }
-        if passes { Ran::Bypassed } else { Ran::Failed }
+        Ran::Failed
     }
 
     /// How many calls the seat's last callback made.
@@ -137,11 +133,13 @@ impl Worker {
                 filter: self.seat_name(id, seat),
                 callback: Callback::CallResponse,
                 exchange: Some(id),
+                request: None,
                 cause: TrapCause::Host(
                     "segmentation fault: the answer to a call of an instance that another request's trap replaced",
                 ),
                 backtrace: Vec::new(),
                 kills_worker: true,
+                lost: Lost::default(),
             }),
             Some((id, seat)) => {
                 let in_root = self.setup.profile.rules().calls_answer_root;

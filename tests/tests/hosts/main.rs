@@ -12,6 +12,7 @@ mod lifecycle;
 mod message;
 mod on_envoy;
 mod on_sim;
+mod policies;
 mod properties;
 mod replies;
 mod state;
