@@ -141,6 +141,9 @@ pub enum ResetReason {
     /// The response body outgrew the buffer while a filter held it, after the headers had gone.
     #[error("a filter held more of the response body than the buffer takes")]
     ResponseTooLarge,
+    /// Strict: a filter did what does not work on every host, after the response's headers had gone.
+    #[error("a filter did what does not work on every host, after the response had begun")]
+    NotPortable,
     /// A filter asked for it.
     #[error("a filter closed the stream")]
     ClosedByFilter,

@@ -6,6 +6,7 @@ mod callbacks;
 mod clock;
 mod limits;
 mod slot;
+mod strict;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -77,6 +78,9 @@ pub struct Setup {
     pub seed: Option<u64>,
     /// Host functions that fail on purpose.
     pub faults: Faults,
+    /// Whether a filter that does what does not work on every host fails: at the start it does not start, for a request
+    /// that is answered 500.
+    pub strict: bool,
 }
 
 impl Setup {
@@ -92,6 +96,7 @@ impl Setup {
             clusters: None,
             seed: None,
             faults: Faults::new(),
+            strict: false,
         }
     }
 }
@@ -139,6 +144,9 @@ pub enum StartFailure {
         "importing `{0}` kills every worker of the host of this profile; build the filter without it"
     )]
     FatalImport(&'static str),
+    /// Strict: the filter does what does not work on every host.
+    #[error("strict: {0}")]
+    NotPortable(Finding),
 }
 
 /// The filters of one thread.
@@ -196,17 +204,25 @@ impl Worker {
                 })?;
         }
         worker.after_callbacks();
+        if let Some(finding) = worker.not_portable_yet() {
+            return Err(StartError {
+                filter: finding.0,
+                cause: StartFailure::NotPortable(finding.1),
+                logs: worker.world.logs.drain(..).collect(),
+            });
+        }
         Ok(worker)
     }
 
     fn add(&mut self, filter: FilterSpec) {
         let kong_dies = Profile::Kong.rules().fatal_import;
         if kong_dies.is_some_and(|import| filter.module.imports(import)) {
-            self.world.find(Finding {
+            let finding = Finding {
                 host: Host::Kong,
-                row: Row::MissingFunction,
+                row: Row::FatalImport,
                 callback: Callback::Initialize.name(),
-            });
+            };
+            self.world.find(None, finding);
         }
         let known = self.slots.iter().position(|slot| {
             slot.module.is(&filter.module) && slot.environment == filter.environment
@@ -282,6 +298,7 @@ impl Worker {
             (event, Flow::Phased) => self.deliver_phased(id, event),
         }
         self.after_callbacks();
+        self.refuse_unportable();
     }
 
     /// What the driver must do now, in order.
@@ -360,6 +377,7 @@ impl Worker {
                     self.trapped(index, *report);
                 }
                 self.after_callbacks();
+                self.refuse_unportable();
             }
         }
     }

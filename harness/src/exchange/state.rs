@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::{Action, CallId, Peer};
 use crate::http::Headers;
+use crate::profile::Finding;
 
 /// Which of an exchange's two messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub(crate) struct Exchange {
     pub(crate) properties: HashMap<Vec<u8>, Vec<u8>>,
     pub(crate) request_id: String,
     pub(crate) started_unix_nanos: u64,
+    /// The first act for it that does not work everywhere.
+    pub(crate) breach: Option<Finding>,
     /// Calls under way.
     pub(crate) calls: HashSet<CallId>,
     /// Phased flow: whether all header callbacks of the request ran.
@@ -154,6 +157,7 @@ impl Exchange {
             properties: HashMap::new(),
             request_id,
             started_unix_nanos: now,
+            breach: None,
             calls: HashSet::new(),
             headers_done: false,
             waiting: None,

@@ -194,7 +194,7 @@ impl Worker {
                     if !self.settle(id, direction) {
                         return;
                     }
-                    self.note(id, seat, callback, action);
+                    self.note(id, seat, callback, end, action);
                     if action == FilterAction::Pause {
                         self.shut(id, direction, seat);
                         return;
@@ -234,8 +234,15 @@ impl Worker {
         }
     }
 
-    /// Notes what Kong would not stand.
-    fn note(&mut self, id: ExchangeId, seat: usize, callback: Callback, action: FilterAction) {
+    /// Notes what Kong would not stand. Waiting for more of a body is fine there: all of it comes at once.
+    fn note(
+        &mut self,
+        id: ExchangeId,
+        seat: usize,
+        callback: Callback,
+        end: bool,
+        action: FilterAction,
+    ) {
         if !matches!(callback, Callback::RequestHeaders | Callback::RequestBody) {
             return;
         }
@@ -243,14 +250,16 @@ impl Worker {
         let waits = exchange.is_some_and(|exchange| !exchange.calls.is_empty());
         let row = match action {
             FilterAction::Continue if self.calls_made(id, seat) > 0 => Row::CallThenContinue,
+            FilterAction::Pause if callback == Callback::RequestBody && !end => return,
             FilterAction::Pause if !waits => Row::PauseWithoutCall,
             _ => return,
         };
-        self.world.find(Finding {
+        let finding = Finding {
             host: Host::Kong,
             row,
             callback: callback.name(),
-        });
+        };
+        self.world.find(Some(id), finding);
     }
 
     fn pass_body(
@@ -302,7 +311,7 @@ impl Worker {
                 if !self.settle(id, direction) {
                     return;
                 }
-                self.note(id, seat, callback, action);
+                self.note(id, seat, callback, end, action);
                 match action {
                     FilterAction::Continue => self.forward(id, direction, position),
                     FilterAction::Pause => self.hold(id, direction, seat),

@@ -76,6 +76,28 @@ pub enum Row {
     UnconditionalWrite,
     /// A local reply from a response phase.
     LateReply,
+    /// Two replies in one callback.
+    ReplyTwice,
+    /// A queue registered.
+    SharedQueue,
+    /// A body read where the host of the other kind traps.
+    AbsentBody,
+    /// A request header set that came more than once.
+    SetDuplicatedRequest,
+    /// A response header set that came more than once.
+    SetDuplicatedResponse,
+    /// A line added of a header that nginx knows.
+    AddBuiltin,
+    /// A property read outside of a request.
+    PropertyInRoot,
+    /// A call's headers read outside of its callback.
+    CallHeadersOutside,
+    /// A counter incremented by 0 or less.
+    CounterDown,
+    /// A tick period set in a stream's callback.
+    TickInStream,
+    /// A function imported whose import alone is fatal.
+    FatalImport,
 }
 
 impl Row {
@@ -93,6 +115,17 @@ impl Row {
         Self::MetricKind,
         Self::UnconditionalWrite,
         Self::LateReply,
+        Self::ReplyTwice,
+        Self::SharedQueue,
+        Self::AbsentBody,
+        Self::SetDuplicatedRequest,
+        Self::SetDuplicatedResponse,
+        Self::AddBuiltin,
+        Self::PropertyInRoot,
+        Self::CallHeadersOutside,
+        Self::CounterDown,
+        Self::TickInStream,
+        Self::FatalImport,
     ];
 
     /// The id of its row in the table of differences.
@@ -111,6 +144,17 @@ impl Row {
             Self::MetricKind => "gauge-increment",
             Self::UnconditionalWrite => "shared-data-cas-zero",
             Self::LateReply => "reply-in-response-headers",
+            Self::ReplyTwice => "reply-twice",
+            Self::SharedQueue => "queue-ready",
+            Self::AbsentBody => "absent-body",
+            Self::SetDuplicatedRequest => "set-duplicated-request",
+            Self::SetDuplicatedResponse => "set-duplicated-response",
+            Self::AddBuiltin => "add-builtin",
+            Self::PropertyInRoot => "property-in-root",
+            Self::CallHeadersOutside => "call-headers-outside",
+            Self::CounterDown => "counter-down",
+            Self::TickInStream => "tick-in-stream",
+            Self::FatalImport => "log-level-import",
         }
     }
 }

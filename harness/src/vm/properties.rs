@@ -16,6 +16,9 @@ pub(super) fn get(
 ) -> Result<(), Refusal> {
     let path = env.read(path, path_len)?;
     let guest = env.guest();
+    if guest.seat_id().is_none() {
+        guest.find(Host::Kong, Row::PropertyInRoot);
+    }
     let value = match guest.rules.properties {
         Properties::Typed => typed::get(guest, &path),
         Properties::Text => text::get(guest, &path)?,

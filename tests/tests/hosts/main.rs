@@ -13,6 +13,7 @@ mod message;
 mod on_envoy;
 mod on_sim;
 mod policies;
+mod portability;
 mod properties;
 mod replies;
 mod state;

@@ -1,12 +1,13 @@
 //! An experiment in simulation.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde_json::json;
 use tollgate_harness::engine::{Engine, Module};
 use tollgate_harness::exchange::CallFailure;
-use tollgate_harness::profile::{Knobs, Profile};
+use tollgate_harness::profile::{Knobs, Profile, Row};
 use tollgate_harness::sim::{Answer, Outcome, Response, Sim};
 use tollgate_harness::vm::{TrapCause, TrapReport};
 use tollgate_harness::worker::FailurePolicy;
@@ -21,6 +22,24 @@ const PAUSE: Duration = Duration::from_micros(1_234_567);
 
 /// What an experiment shows under a profile.
 pub(crate) fn observe(experiment: &Experiment, profile: Profile) -> String {
+    match run(experiment, profile) {
+        Some((_, seen)) => experiment.report(&seen),
+        None => "does not start".to_owned(),
+    }
+}
+
+/// What is found not to be portable of an experiment under a profile.
+pub(crate) fn found(experiment: &Experiment, profile: Profile) -> BTreeSet<Row> {
+    let found = run(experiment, profile).map(|(sim, _)| sim.portability().to_vec());
+    found
+        .into_iter()
+        .flatten()
+        .map(|finding| finding.row)
+        .collect()
+}
+
+/// Runs an experiment; `None` where its filters do not start.
+fn run(experiment: &Experiment, profile: Profile) -> Option<(Sim, Seen)> {
     let mut setting = Sim::of(profile)
         .knobs(Knobs {
             headers_stop_iteration: experiment.headers_stop_iteration,
@@ -46,10 +65,7 @@ pub(crate) fn observe(experiment: &Experiment, profile: Profile) -> String {
             None => setting.filter(&QUIRKS, orders),
         };
     }
-    let mut sim = match setting.start() {
-        Ok(sim) => sim,
-        Err(_) => return "does not start".to_owned(),
-    };
+    let mut sim = setting.start().ok()?;
     let told = experiment.told.clone();
     sim.upstream(move |_| told.to_sim());
     let mut seen = Seen::default();
@@ -83,7 +99,7 @@ pub(crate) fn observe(experiment: &Experiment, profile: Profile) -> String {
         .iter()
         .filter_map(|call| Some(call.headers.get_str(":path")?.to_owned()))
         .collect();
-    experiment.report(&seen)
+    Some((sim, seen))
 }
 
 fn written(source: &str) -> Module {

@@ -6,7 +6,9 @@ use super::Answer;
 use crate::abi::{LogLevel, MapKind, Status, decode_pairs, encode_pairs};
 use crate::exchange::{CallFailure, Direction, join_lines};
 use crate::http::Headers;
-use crate::profile::{Authority, FailedCall, Flow, Host, Removal, Row, Rules, SetDuplicated};
+use crate::profile::{
+    Authority, FailedCall, Flow, Host, Profile, Removal, Row, Rules, SetDuplicated,
+};
 use crate::vm::memory::{Env, Refusal};
 use crate::vm::{Callback, Guest};
 
@@ -55,6 +57,9 @@ fn view(guest: &mut Guest, kind: MapKind) -> Result<Option<Headers>, Refusal> {
             _ => call.trailers.clone(),
         });
         let crashes = guest.rules.flow == Flow::Phased;
+        if map.is_none() {
+            guest.find(Host::Kong, Row::CallHeadersOutside);
+        }
         if map.is_none() && crashes {
             return Err(Refusal::Crash(
                 "segmentation fault: call headers read outside of on_http_call_response",
@@ -245,12 +250,11 @@ pub(super) fn add(
 ) -> Answer {
     let (kind, name, value) = edit(env, map, (name, name_len), (value, value_len))?;
     let guest = env.guest();
-    let refused = guest.rules.add_refused;
-    if kind == MapKind::RequestHeaders
-        && refused
-            .iter()
-            .any(|known| known.eq_ignore_ascii_case(&name))
-    {
+    let known = |names: &[&str]| names.iter().any(|known| known.eq_ignore_ascii_case(&name));
+    if kind == MapKind::RequestHeaders && known(Profile::Kong.rules().add_refused) {
+        guest.find(Host::Kong, Row::AddBuiltin);
+    }
+    if kind == MapKind::RequestHeaders && known(guest.rules.add_refused) {
         guest.log(
             LogLevel::Error,
             format!("cannot add new \"{name}\" builtin request header"),
@@ -297,6 +301,16 @@ pub(super) fn replace(
         return Ok(());
     };
     let copies = map.get_all(&name).count();
+    if copies > 1 {
+        match kind {
+            MapKind::RequestHeaders => guest.find(Host::Kong, Row::SetDuplicatedRequest),
+            MapKind::ResponseHeaders => guest.find(Host::Kong, Row::SetDuplicatedResponse),
+            _ => {}
+        }
+    }
+    let Some(map) = open_map(guest, kind) else {
+        return Ok(());
+    };
     match duplicated {
         SetDuplicated::FirstOnly if copies > 1 => {
             map.replace_first(&name, value);
