@@ -91,7 +91,7 @@ impl Setup {
             profile,
             knobs: Knobs::default(),
             shared: Arc::new(Shared::new(profile)),
-            limits: Limits::default(),
+            limits: Limits::of(profile),
             clock: Arc::new(SystemClock),
             clusters: None,
             seed: None,

@@ -217,6 +217,21 @@ impl Exchange {
         });
     }
 
+    /// The host's own answer to a request that it does not take: no filter is asked, none logs.
+    pub(crate) fn refuse(&mut self, status: u16, body: &'static [u8]) {
+        let headers: Headers = [
+            (":status", status.to_string()),
+            ("content-length", body.len().to_string()),
+        ]
+        .into_iter()
+        .collect();
+        self.unlogged = true;
+        self.replied = true;
+        self.response.begun = true;
+        self.send_headers(Direction::Response, headers, body.is_empty());
+        self.send_body(Direction::Response, Bytes::from_static(body), true);
+    }
+
     /// Whether the client asked for headers alone.
     pub(crate) fn is_head(&self) -> bool {
         self.request

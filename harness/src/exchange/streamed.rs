@@ -70,7 +70,7 @@ impl Worker {
             },
         );
         if too_many {
-            self.refuse_headers(id);
+            exchange.refuse(431, &[]);
             return;
         }
         self.pass_headers(id, direction, 0);
@@ -464,20 +464,6 @@ impl Worker {
             exchange.over = true;
             exchange.actions.push(Action::Hung(HungReason::DeadFilter));
         }
-    }
-
-    /// The codec's own answer to more header lines than it takes: no filter is asked, none logs.
-    fn refuse_headers(&mut self, id: ExchangeId) {
-        let Some(exchange) = self.world.exchanges.get_mut(&id) else {
-            return;
-        };
-        let headers: Headers = [(":status", "431"), ("content-length", "0")]
-            .into_iter()
-            .collect();
-        exchange.unlogged = true;
-        exchange.replied = true;
-        exchange.response.begun = true;
-        exchange.send_headers(Response, headers, true);
     }
 
     /// A body outgrew the buffer while a filter held it.

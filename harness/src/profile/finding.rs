@@ -88,8 +88,8 @@ pub enum Row {
     SetDuplicatedResponse,
     /// A line added of a header that nginx knows.
     AddBuiltin,
-    /// A property read outside of a request.
-    PropertyInRoot,
+    /// A property read while starting.
+    PropertyInConfigure,
     /// A call's headers read outside of its callback.
     CallHeadersOutside,
     /// A counter incremented by 0 or less.
@@ -121,7 +121,7 @@ impl Row {
         Self::SetDuplicatedRequest,
         Self::SetDuplicatedResponse,
         Self::AddBuiltin,
-        Self::PropertyInRoot,
+        Self::PropertyInConfigure,
         Self::CallHeadersOutside,
         Self::CounterDown,
         Self::TickInStream,
@@ -150,7 +150,7 @@ impl Row {
             Self::SetDuplicatedRequest => "set-duplicated-request",
             Self::SetDuplicatedResponse => "set-duplicated-response",
             Self::AddBuiltin => "add-builtin",
-            Self::PropertyInRoot => "property-in-root",
+            Self::PropertyInConfigure => "property-in-configure",
             Self::CallHeadersOutside => "call-headers-outside",
             Self::CounterDown => "counter-down",
             Self::TickInStream => "tick-in-stream",

@@ -36,6 +36,8 @@ pub struct Rules {
     pub joined_request: &'static [&'static str],
     /// The same of response headers.
     pub joined_response: &'static [&'static str],
+    /// Request headers of which a second line is a 400 before any filter. Kong (running).
+    pub refused_duplicates: &'static [&'static str],
     /// The most lines of request headers that the host takes, the Host included; more are 431 before any filter.
     /// Envoy: 100 by default (running).
     pub request_lines: Option<usize>,
@@ -71,8 +73,9 @@ pub struct Rules {
     /// Whether a stream whose `on_done` answered false waits for `proxy_done` before it is deleted, as the ABI's text says.
     /// Envoy: no (running). Kong: no.
     pub done_waits: bool,
-    /// Whether `on_http_call_response` runs in the root context, so that a guest has to choose its stream with
-    /// `set_effective_context`, as the SDKs do. Envoy: yes (running). Kong: it runs in the stream's.
+    /// Whether `on_http_call_response` acts on the root context, so that a guest has to choose its stream with
+    /// `set_effective_context`, as the SDKs do. Envoy: yes. Kong: it acts on the stream, though the guest is told the
+    /// root's number too (running, both).
     pub calls_answer_root: bool,
     /// Whether a body that is not there in this phase reads as empty. Envoy: yes (running). Kong: a trap (running).
     pub absent_body_is_empty: bool,
@@ -304,6 +307,20 @@ const ENVOY_INLINE_RESPONSE: &[&str] = &[
     "x-request-id",
 ];
 
+/// The headers that nginx takes once alone, as seen by sending each twice.
+const NGINX_UNIQUE: &[&str] = &[
+    "authorization",
+    "content-length",
+    "content-range",
+    "expect",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "transfer-encoding",
+];
+
 /// The ABI's text, with Envoy's choices where the text leaves one.
 pub(super) static SPEC: Rules = Rules {
     adds_request_headers: false,
@@ -329,6 +346,7 @@ const ENVOY_RULES: Rules = Rules {
     add_refused: &[],
     joined_request: ENVOY_INLINE_REQUEST,
     joined_response: ENVOY_INLINE_RESPONSE,
+    refused_duplicates: &[],
     request_lines: Some(100),
     map_limit: None,
     empty_map_is_nothing: true,
@@ -379,6 +397,7 @@ pub(super) static KONG: Rules = Rules {
     add_refused: NGINX_BUILTIN,
     joined_request: &[],
     joined_response: &[],
+    refused_duplicates: NGINX_UNIQUE,
     request_lines: None,
     map_limit: Some(100),
     empty_map_is_nothing: false,

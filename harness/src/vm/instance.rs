@@ -393,15 +393,17 @@ impl Vm {
         Ok(action.map_or(FilterAction::Continue, FilterAction::from_raw))
     }
 
+    /// The guest is told the root context (running, both hosts); what it acts on is the site's.
     pub(crate) fn on_call_response(
         &mut self,
         world: &mut World,
         site: Site,
+        root: u32,
         token: u32,
         view: CallView,
     ) -> Result<(), Box<TrapReport>> {
         let params = (
-            site.context,
+            root,
             token,
             count(view.headers.len()),
             count(view.body.len()),

@@ -145,7 +145,7 @@ impl Worker {
                 let in_root = self.setup.profile.rules().calls_answer_root;
                 let ran = self.run(id, seat, Callback::CallResponse, |vm, world, site| {
                     let context = if in_root { owner.root } else { site.context };
-                    vm.on_call_response(world, Site { context, ..site }, call.0, view)
+                    vm.on_call_response(world, Site { context, ..site }, owner.root, call.0, view)
                 });
                 if phased {
                     self.call_answered_phased(id, &ran);
@@ -164,7 +164,7 @@ impl Worker {
             return;
         };
         let site = Self::site(Callback::CallResponse, owner.root, None);
-        if let Err(report) = vm.on_call_response(&mut self.world, site, call.0, view) {
+        if let Err(report) = vm.on_call_response(&mut self.world, site, owner.root, call.0, view) {
             self.trapped(owner.vm, *report);
         }
     }

@@ -13,7 +13,7 @@ pub(crate) fn rows() -> Vec<Experiment> {
         row("call-refused").send(get("/")).envoy("3 headers, a body, :status 503, :dispatch_status NotFound").kong("0 headers, no body, :status NotFound, :dispatch_status broken connection"),
         row("call-timeout").send(get("/")).envoy("3 headers, a body, :status 504, :dispatch_status NotFound").kong("0 headers, no body, :status NotFound, :dispatch_status timeout"),
         row("call-cut-off").send(get("/")).envoy("3 headers, a body, :status 503, :dispatch_status NotFound").kong("0 headers, no body, :status NotFound, :dispatch_status ok"),
-        row("call-context").send(get("/")).envoy("the root's").kong("the stream's"),
+        row("call-context").send(get("/")).envoy("the root's, BadArgument").kong("the root's, Ok"),
         row("call-body").send(post("hello")).client().envoy("hello | 200").kong("trap: can only get request body during \"on_request_body\", \"on_log\" | 200"),
         row("call-headers-outside").send(get("/")).envoy("BadArgument").kong("the worker died"),
         row("call-answer").send(get("/")).everywhere("404, asked, answer"),

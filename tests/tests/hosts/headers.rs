@@ -44,7 +44,7 @@ pub(crate) fn rows() -> Vec<Experiment> {
         row("empty-map")
             .send(get("/"))
             .envoy("0 bytes")
-            .kong("4 bytes"),
+            .kong("BadArgument"),
         row("not-utf8")
             .send(get("/").header("x-odd", *b"a\xff"))
             .upstream_header("x-copy")
@@ -98,15 +98,21 @@ pub(crate) fn rows() -> Vec<Experiment> {
             .envoy("Ok | own,added")
             .kong("Ok | own"),
         row("joined-request")
+            .send(get("/").header("accept", "1").header("accept", "2"))
+            .upstream_header("accept")
+            .spec("2 lines, 1 | 1+2")
+            .envoy("1 lines, 1,2 | 1,2")
+            .kong("2 lines, 1 | 1+2"),
+        row("refused-duplicates")
             .send(
                 get("/")
                     .header("authorization", "1")
                     .header("authorization", "2"),
             )
-            .upstream_header("authorization")
-            .spec("2 lines, 1 | 1+2")
-            .envoy("1 lines, 1,2 | 1,2")
-            .kong("2 lines, 1 | 1+2"),
+            .client()
+            .spec("1 | 200")
+            .envoy("1,2 | 200")
+            .kong("400"),
         row("joined-response")
             .told(
                 Told::ok()

@@ -24,7 +24,10 @@ pub(crate) fn rows() -> Vec<Experiment> {
             .kong("/x"),
         row("property-in-root")
             .send(get("/"))
-            .envoy("readable true")
-            .kong("the worker died"),
+            .everywhere("name Some(1), path Some(0)"),
+        row("property-in-configure")
+            .send(get("/"))
+            .envoy("name Some(1)")
+            .kong("does not start"),
     ]
 }

@@ -1,7 +1,7 @@
 //! Bodies and buffers.
 
 use super::Topic::Bodies;
-use super::{Difference, read, row, run};
+use super::{Difference, row, run};
 
 pub(super) static ROWS: &[Difference] = &[
     row(
@@ -93,7 +93,7 @@ pub(super) static ROWS: &[Difference] = &[
         Bodies,
         "response-headers-in-body",
         "setting a response header in the response body, the headers being gone",
-        read("BadArgument"),
+        run("BadArgument"),
         run("a trap"),
     )
     .is(&["flow"]),

@@ -87,9 +87,9 @@ pub(super) static ROWS: &[Difference] = &[
     row(
         Calls,
         "call-context",
-        "the context in which on_http_call_response runs",
-        run("the root's: choose the stream with set_effective_context"),
-        run("the stream's"),
+        "acting on the stream in a call's callback, before set_effective_context",
+        run("BadArgument: the root context is told and in effect"),
+        run("Ok: the root context is told, the stream's is in effect"),
     )
     .is(&["calls_answer_root"]),
     row(

@@ -64,9 +64,9 @@ pub(super) static ROWS: &[Difference] = &[
     row(
         Headers,
         "empty-map",
-        "reading a map that holds nothing",
-        read("no bytes"),
-        read("four bytes, a count of 0"),
+        "reading the response trailers in the response headers",
+        run("Ok, and no bytes"),
+        run("BadArgument"),
     )
     .is(&["empty_map_is_nothing"]),
     row(
@@ -167,12 +167,21 @@ pub(super) static ROWS: &[Difference] = &[
     row(
         Headers,
         "joined-request",
-        "authorization, accept, user-agent and some others, sent twice",
+        "accept, origin, user-agent and some others, sent twice",
         run("one line, joined with a comma"),
         run("two lines"),
     )
     .spec("two lines")
     .is(&["joined_request"]),
+    row(
+        Headers,
+        "refused-duplicates",
+        "authorization sent twice",
+        run("one line, joined with a comma"),
+        run("400 from the host, the filter is not asked"),
+    )
+    .spec("two lines")
+    .is(&["joined_request", "refused_duplicates"]),
     row(
         Headers,
         "joined-response",
@@ -232,7 +241,14 @@ pub(super) static ROWS: &[Difference] = &[
     row(
         Properties,
         "property-in-root",
-        "reading plugin_name in a tick",
+        "reading plugin_name and request.path in a tick",
+        run("the entry's name, and no path"),
+        run("the entry's name, and no path"),
+    ),
+    row(
+        Properties,
+        "property-in-configure",
+        "reading plugin_name in on_configure",
         run("the entry's name"),
         run("the worker dies: a segmentation fault"),
     )

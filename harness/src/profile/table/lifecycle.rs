@@ -1,7 +1,7 @@
 //! Starting, ticks, contexts, traps.
 
 use super::Topic::{Lifecycle, Traps};
-use super::{Difference, read, row, run};
+use super::{Difference, row, run};
 
 pub(super) static ROWS: &[Difference] = &[
     row(
@@ -55,7 +55,7 @@ pub(super) static ROWS: &[Difference] = &[
         "done-false",
         "answering false from on_done of a stream",
         run("on_delete follows at once"),
-        read("on_delete follows at once"),
+        run("on_delete follows at once"),
     )
     .spec("on_delete waits for proxy_done")
     .is(&["done_waits"]),

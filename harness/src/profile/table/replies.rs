@@ -57,7 +57,7 @@ pub(super) static ROWS: &[Difference] = &[
         "late-reply-and-others",
         "a reply of the second of three filters, in the response headers",
         run("response callbacks of the filters before it on the way; on_log of all"),
-        run("response callbacks and on_log of all"),
+        run("response callbacks of the filters up to it; on_log of all"),
     )
     .is(&["flow"]),
 ];

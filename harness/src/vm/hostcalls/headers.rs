@@ -92,6 +92,10 @@ pub(super) fn get_pairs(env: &mut Env<'_>, map: u32, ptr: u32, len: u32) -> Answ
     let kind = kind_of(map)?;
     let guest = env.guest();
     let rules = guest.rules;
+    let trailers = matches!(kind, MapKind::RequestTrailers | MapKind::ResponseTrailers);
+    if trailers && rules.flow == Flow::Phased {
+        return Err(Status::BadArgument.into());
+    }
     let map = view(guest, kind)?.unwrap_or_default();
     if map.len() > MAP_LIMIT {
         guest.find(Host::Kong, Row::WholeMap);

@@ -153,6 +153,7 @@ fn call_context(turn: &Turn) -> Action {
             } else {
                 "the stream's"
             });
+            say(status(host::set_header(Map::Request, "x-call", b"1")));
             go_on();
         }
         _ => {}

@@ -24,6 +24,7 @@ pub(super) const ALL: &[Named] = &[
     ("set-duplicated-response", set_duplicated_response),
     ("add-builtin", add_builtin),
     ("joined-request", joined_request),
+    ("refused-duplicates", refused_duplicates),
     ("joined-response", joined_response),
     ("request-trailers", request_trailers),
 ];
@@ -246,13 +247,14 @@ fn lines(map: Map, name: &[u8]) -> usize {
 
 fn joined_request(turn: &Turn) -> Action {
     if let At::RequestHeaders { .. } = turn.at {
-        say(format_args!(
-            "{} lines",
-            lines(Map::Request, b"authorization")
-        ));
-        say(text(host::header(Map::Request, "authorization")));
+        say(format_args!("{} lines", lines(Map::Request, b"accept")));
+        say(text(host::header(Map::Request, "accept")));
     }
     Action::Continue
+}
+
+fn refused_duplicates(turn: &Turn) -> Action {
+    reads(turn, "authorization")
 }
 
 fn joined_response(turn: &Turn) -> Action {

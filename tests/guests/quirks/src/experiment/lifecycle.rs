@@ -124,10 +124,10 @@ fn effective_context_unknown(turn: &Turn) -> Action {
     Action::Continue
 }
 
-/// Twenty readings that are all whole milliseconds are no accident.
+/// Readings that are all within a microsecond of a whole millisecond, for longer than that, are no accident.
 fn clock_step(turn: &Turn) -> Action {
     if let At::RequestHeaders { .. } = turn.at {
-        let whole = (0..20).all(|_| host::now() % 1_000_000 == 0);
+        let whole = (0..2000).all(|_| !(1000..999_000).contains(&(host::now() % 1_000_000)));
         say(if whole { "milliseconds" } else { "nanoseconds" });
     }
     Action::Continue

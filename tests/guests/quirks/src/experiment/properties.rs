@@ -9,6 +9,7 @@ pub(super) const ALL: &[Named] = &[
     ("property-route-name", property_route_name),
     ("property-after-continue", property_after_continue),
     ("property-in-root", property_in_root),
+    ("property-in-configure", property_in_configure),
 ];
 
 fn property_encoding(turn: &Turn) -> Action {
@@ -68,11 +69,26 @@ fn property_in_root(turn: &Turn) -> Action {
             let _ = host::tick(10);
         }
         At::Tick if noted("read").is_none() => {
-            note("read", u32::from(host::property("plugin_name").is_ok()));
+            note("read", 1);
+            note("name", u32::from(host::property("plugin_name").is_ok()));
+            note("path", u32::from(host::property("request.path").is_ok()));
         }
         At::RequestHeaders { .. } if noted("read").is_some() && count("said") == 1 => {
-            say(format_args!("readable {}", noted("read") == Some(1)));
+            say(format_args!(
+                "name {:?}, path {:?}",
+                noted("name"),
+                noted("path")
+            ));
         }
+        _ => {}
+    }
+    Action::Continue
+}
+
+fn property_in_configure(turn: &Turn) -> Action {
+    match turn.at {
+        At::Configure => note("name", u32::from(host::property("plugin_name").is_ok())),
+        At::RequestHeaders { .. } => say(format_args!("name {:?}", noted("name"))),
         _ => {}
     }
     Action::Continue
