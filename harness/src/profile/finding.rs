@@ -98,6 +98,8 @@ pub enum Row {
     TickInStream,
     /// A function imported whose import alone is fatal.
     FatalImport,
+    /// A header removed that was not there, of those that must be.
+    FatalRemoval,
 }
 
 impl Row {
@@ -126,6 +128,7 @@ impl Row {
         Self::CounterDown,
         Self::TickInStream,
         Self::FatalImport,
+        Self::FatalRemoval,
     ];
 
     /// The id of its row in the table of differences.
@@ -154,6 +157,7 @@ impl Row {
             Self::CallHeadersOutside => "call-headers-outside",
             Self::CounterDown => "counter-down",
             Self::TickInStream => "tick-in-stream",
+            Self::FatalRemoval => "absent-header-removal",
             Self::FatalImport => "log-level-import",
         }
     }

@@ -24,6 +24,8 @@ pub struct Rules {
     pub lower_case_names: bool,
     /// What removing a request header does. Kong: the upstream still gets it (running, 9 of 9 names).
     pub request_removal: Removal,
+    /// Request headers whose removal kills the worker where there are none of them. Kong (running).
+    pub fatal_removal: &'static [&'static str],
     /// What setting a request header does that came more than once. Kong: the first changes, the others still go
     /// (running).
     pub set_duplicated_request: SetDuplicated,
@@ -341,6 +343,7 @@ const ENVOY_RULES: Rules = Rules {
     headers_stay: false,
     lower_case_names: true,
     request_removal: Removal::Gone,
+    fatal_removal: &[],
     set_duplicated_request: SetDuplicated::LeavesOne,
     set_duplicated_response: SetDuplicated::LeavesOne,
     add_refused: &[],
@@ -392,6 +395,7 @@ pub(super) static KONG: Rules = Rules {
     headers_stay: true,
     lower_case_names: false,
     request_removal: Removal::StaysUpstream,
+    fatal_removal: &["cookie", "x-forwarded-for"],
     set_duplicated_request: SetDuplicated::FirstOnly,
     set_duplicated_response: SetDuplicated::LeavesNone,
     add_refused: NGINX_BUILTIN,

@@ -75,6 +75,11 @@ pub(crate) fn rows() -> Vec<Experiment> {
             .spec("NotFound")
             .envoy("http")
             .kong("NotFound"),
+        row("absent-header-removal")
+            .send(get("/"))
+            .client()
+            .envoy("Ok, Ok | 200")
+            .kong("Ok, the worker died | cut"),
         row("request-header-removal")
             .send(get("/").header("x-a", "1"))
             .upstream_header("x-a")

@@ -141,6 +141,14 @@ pub(super) static ROWS: &[Difference] = &[
     .is(&["request_removal"]),
     row(
         Headers,
+        "absent-header-removal",
+        "removing cookie or x-forwarded-for where there is none",
+        run("nothing happens"),
+        run("the worker dies: a segmentation fault"),
+    )
+    .is(&["fatal_removal"]),
+    row(
+        Headers,
         "set-duplicated-request",
         "setting a request header that came twice",
         run("one line is left"),

@@ -337,6 +337,18 @@ pub(super) fn remove(env: &mut Env<'_>, map: u32, name: u32, name_len: u32) -> A
     };
     let values: Vec<_> = map.get_all(&name).cloned().collect();
     map.remove(&name);
+    let fatal = |rules: &Rules| {
+        let mut names = rules.fatal_removal.iter();
+        names.any(|known| known.eq_ignore_ascii_case(&name))
+    };
+    if values.is_empty() && kind == MapKind::RequestHeaders && fatal(Profile::Kong.rules()) {
+        guest.find(Host::Kong, Row::FatalRemoval);
+        if fatal(guest.rules) {
+            return Err(Refusal::Crash(
+                "segmentation fault: a cookie or x-forwarded-for removed that is not there",
+            ));
+        }
+    }
     if stays
         && kind == MapKind::RequestHeaders
         && let Some((exchange, _)) = guest.seat()

@@ -121,11 +121,9 @@ fn call_resumes(turn: &Turn) -> Action {
             say("tick");
             go_on();
         }
-        At::ResponseHeaders => {
-            if noted("waits") == Some(1) {
-                note("waits", 0);
-                say("went on by itself");
-            }
+        At::ResponseHeaders if noted("waits") == Some(1) => {
+            note("waits", 0);
+            say("went on by itself");
         }
         _ => {}
     }

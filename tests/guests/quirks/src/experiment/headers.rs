@@ -19,6 +19,7 @@ pub(super) const ALL: &[Named] = &[
     ("host-header", |turn| reads(turn, "host")),
     ("path-edit", path_edit),
     ("added-request-headers", added_request_headers),
+    ("absent-header-removal", absent_header_removal),
     ("request-header-removal", request_header_removal),
     ("set-duplicated-request", set_duplicated_request),
     ("set-duplicated-response", set_duplicated_response),
@@ -76,11 +77,9 @@ fn headers_pause_for_body(turn: &Turn) -> Action {
 fn response_headers_pause(turn: &Turn) -> Action {
     match turn.at {
         At::ResponseHeaders => return Action::Pause,
-        At::ResponseBody { .. } => {
-            if noted("late").is_none() {
-                note("late", 1);
-                say(status(host::set_header(Map::Response, "x-late", b"1")));
-            }
+        At::ResponseBody { .. } if noted("late").is_none() => {
+            note("late", 1);
+            say(status(host::set_header(Map::Response, "x-late", b"1")));
         }
         _ => {}
     }
@@ -206,6 +205,14 @@ fn added_request_headers(turn: &Turn) -> Action {
 fn request_header_removal(turn: &Turn) -> Action {
     if let At::RequestHeaders { .. } = turn.at {
         say(status(host::remove_header(Map::Request, "x-a")));
+    }
+    Action::Continue
+}
+
+fn absent_header_removal(turn: &Turn) -> Action {
+    if let At::RequestHeaders { .. } = turn.at {
+        say(status(host::remove_header(Map::Request, "x-none")));
+        say(status(host::remove_header(Map::Request, "cookie")));
     }
     Action::Continue
 }
