@@ -236,6 +236,7 @@ fn setup(config: &Config, shared: Arc<Shared>) -> Setup {
         shared,
         limits,
         clusters: Some(config.cluster_names()),
+        strict: config.strict,
         ..Setup::new(config.profile)
     }
 }

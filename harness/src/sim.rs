@@ -258,6 +258,15 @@ impl Sim {
         self.worker.portability()
     }
 
+    /// Asserts that the filters did nothing that another host would not stand.
+    ///
+    /// # Panics
+    /// With everything that they did.
+    pub fn assert_portable(&self) {
+        let found: Vec<_> = self.portability().iter().map(ToString::to_string).collect();
+        assert!(found.is_empty(), "not portable:\n{}", found.join("\n"));
+    }
+
     /// Whether something is on its way to the exchange.
     fn awaited(&self, id: ExchangeId) -> bool {
         self.agenda.iter().any(|due| match &due.what {

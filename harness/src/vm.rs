@@ -15,7 +15,7 @@ mod world;
 pub use cost::Cost;
 pub use fault::{FaultRule, Faults};
 pub use log::LogLine;
-pub use trap::{Callback, TrapCause, TrapReport};
+pub use trap::{Callback, Lost, TrapCause, TrapReport};
 
 pub(crate) use guest::{CallView, Context, Guest, Site};
 pub(crate) use hostcalls::link as link_hostcalls;

@@ -7,6 +7,7 @@ mod clock;
 pub(crate) mod grpc;
 mod limits;
 mod slot;
+mod strict;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use crate::engine::Module;
 use crate::exchange::{
     Action, Call, CallId, CallOutcome, Event, Exchange, ExchangeId, Peer, ResetReason, Seat,
 };
-use crate::profile::{Finding, Flow, Host, Knobs, Profile, Row};
+use crate::profile::{Finding, Flow, Host, Knobs, Profile, Row, Traps};
 use crate::shared::Shared;
 use crate::vm::{Callback, Cost, Faults, LogLine, RootSpec, Site, TrapReport, World};
 
@@ -53,9 +54,10 @@ pub enum FailurePolicy {
     /// Every later request answers 503.
     #[default]
     Closed,
-    /// Every later request passes without the filter.
+    /// Every later request passes without the filter. Those under way fail, as with the other policies.
     Open,
-    /// The next request gets a new VM.
+    /// The next request gets a new VM, unless the one that trapped was loaded within [`Knobs::reload_back_off`]; then
+    /// it answers 503.
     Reload,
 }
 
@@ -78,6 +80,9 @@ pub struct Setup {
     pub seed: Option<u64>,
     /// Host functions that fail on purpose.
     pub faults: Faults,
+    /// Whether a filter that does what does not work on every host fails: at the start it does not start, for a request
+    /// that is answered 500.
+    pub strict: bool,
 }
 
 impl Setup {
@@ -88,11 +93,12 @@ impl Setup {
             profile,
             knobs: Knobs::default(),
             shared: Arc::new(Shared::new(profile)),
-            limits: Limits::default(),
+            limits: Limits::of(profile),
             clock: Arc::new(SystemClock),
             clusters: None,
             seed: None,
             faults: Faults::new(),
+            strict: false,
         }
     }
 }
@@ -140,6 +146,9 @@ pub enum StartFailure {
         "importing `{0}` kills every worker of the host of this profile; build the filter without it"
     )]
     FatalImport(&'static str),
+    /// Strict: the filter does what does not work on every host.
+    #[error("strict: {0}")]
+    NotPortable(Finding),
 }
 
 /// The filters of one thread.
@@ -215,17 +224,25 @@ impl Worker {
                 })?;
         }
         worker.after_callbacks();
+        if let Some(finding) = worker.not_portable_yet() {
+            return Err(StartError {
+                filter: finding.0,
+                cause: StartFailure::NotPortable(finding.1),
+                logs: worker.world.logs.drain(..).collect(),
+            });
+        }
         Ok(worker)
     }
 
     fn add(&mut self, filter: FilterSpec) {
         let kong_dies = Profile::Kong.rules().fatal_import;
         if kong_dies.is_some_and(|import| filter.module.imports(import)) {
-            self.world.find(Finding {
+            let finding = Finding {
                 host: Host::Kong,
-                row: Row::MissingFunction,
+                row: Row::FatalImport,
                 callback: Callback::Initialize.name(),
-            });
+            };
+            self.world.find(None, finding);
         }
         let known = self.slots.iter().position(|slot| {
             slot.module.is(&filter.module) && slot.environment == filter.environment
@@ -255,11 +272,17 @@ impl Worker {
             let Some(entry) = self.entries.get(*index) else {
                 continue;
             };
-            let (slot, reloads) = (entry.slot, entry.on_trap == FailurePolicy::Reload);
-            if reloads && self.slots[slot].vm.is_none() {
+            let (slot, policy) = (entry.slot, entry.on_trap);
+            if policy == FailurePolicy::Reload
+                && self.slots[slot].vm.is_none()
+                && self.may_reload(slot)
+            {
                 self.reload(slot, false);
             }
-            seats.push(Seat::new(*index, slot, self.slots[slot].generation));
+            let mut seat = Seat::new(*index, slot, self.slots[slot].generation);
+            let kills = self.setup.profile.rules().traps == Traps::KillVm;
+            seat.bypassed = kills && policy == FailurePolicy::Open && self.slots[slot].vm.is_none();
+            seats.push(seat);
         }
         self.next_exchange += 1;
         let id = ExchangeId(self.next_exchange);
@@ -295,6 +318,7 @@ impl Worker {
             (event, Flow::Phased) => self.deliver_phased(id, event),
         }
         self.after_callbacks();
+        self.refuse_unportable();
     }
 
     /// What the driver must do now, in order.
@@ -373,6 +397,7 @@ impl Worker {
                     self.trapped(index, *report);
                 }
                 self.after_callbacks();
+                self.refuse_unportable();
             }
         }
     }

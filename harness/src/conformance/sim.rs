@@ -83,6 +83,7 @@ fn knobs(setup: &Setup) -> Knobs {
             .chain(spellings)
             .chain(taken_out)
             .collect(),
+        ..Knobs::default()
     }
 }
 

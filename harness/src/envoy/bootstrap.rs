@@ -1,10 +1,11 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Filter, Listener};
+use super::{Besides, Filter, Listener, Tuning};
+use crate::worker::FailurePolicy;
 
 /// The static part of the configuration: clusters, administration, and where the listeners stand. They stand in their
 /// own file, since Envoy takes or refuses each one of a discovered list, but only the whole of a static one.
@@ -27,12 +28,10 @@ pub(super) fn bootstrap(
     })
 }
 
-/// The discovered part: the listeners, each with Envoy's own filter under its name, if there is one.
-pub(super) fn listeners(listeners: &[Listener], native: &BTreeMap<String, Value>) -> Value {
-    let resources = listeners
-        .iter()
-        .map(|described| listener(described, native.get(&described.name)));
-    json!({"resources": resources.collect::<Vec<_>>()})
+/// The discovered part: the listeners.
+pub(super) fn listeners(listeners: &[Listener], besides: &Besides<'_>) -> Value {
+    let resources: Vec<_> = listeners.iter().map(|one| listener(one, besides)).collect();
+    json!({"resources": resources})
 }
 
 fn loopback(port: u16) -> Value {
@@ -75,9 +74,11 @@ fn cluster(name: &str, upstream: SocketAddr) -> Value {
 }
 
 /// A listener that adds as little of Envoy's own as can be, so that what arrives is what the filters made.
-fn listener(listener: &Listener, native: Option<&Value>) -> Value {
-    let filters = listener.filters.iter().map(filter);
-    let mut http_filters: Vec<Value> = native.cloned().into_iter().chain(filters).collect();
+fn listener(listener: &Listener, besides: &Besides<'_>) -> Value {
+    let filters = listener.filters.iter();
+    let filters = filters.map(|one| filter(one, &(besides.tune)(one)));
+    let native = besides.native.get(&listener.name).cloned();
+    let mut http_filters: Vec<Value> = native.into_iter().chain(filters).collect();
     http_filters.push(json!({
         "name": "envoy.filters.http.router",
         "typed_config": {
@@ -126,25 +127,35 @@ fn listener(listener: &Listener, native: Option<&Value>) -> Value {
     })
 }
 
-fn filter(filter: &Filter) -> Value {
+fn filter(filter: &Filter, tuning: &Tuning) -> Value {
+    let mut config = json!({
+        "name": filter.name,
+        "configuration": {
+            "@type": "type.googleapis.com/google.protobuf.StringValue",
+            "value": filter.configuration,
+        },
+        "vm_config": {
+            "vm_id": filter.vm_id,
+            "runtime": "envoy.wasm.runtime.v8",
+            "code": {"local": {"filename": filter.module}},
+            "environment_variables": {"key_values": tuning.environment},
+        },
+        "failure_policy": match tuning.failure_policy {
+            FailurePolicy::Closed => "FAIL_CLOSED",
+            FailurePolicy::Open => "FAIL_OPEN",
+            FailurePolicy::Reload => "FAIL_RELOAD",
+        },
+        "allow_on_headers_stop_iteration": tuning.headers_stop_iteration,
+    });
+    if let Some(back_off) = tuning.reload_back_off {
+        let interval = format!("{}.{:09}s", back_off.as_secs(), back_off.subsec_nanos());
+        config["reload_config"] = json!({"backoff": {"base_interval": interval}});
+    }
     json!({
         "name": filter.name,
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
-            "config": {
-                "name": filter.name,
-                "configuration": {
-                    "@type": "type.googleapis.com/google.protobuf.StringValue",
-                    "value": filter.configuration,
-                },
-                "vm_config": {
-                    "vm_id": filter.vm_id,
-                    "runtime": "envoy.wasm.runtime.v8",
-                    "code": {"local": {"filename": filter.module}},
-                },
-                "failure_policy": "FAIL_CLOSED",
-                "allow_on_headers_stop_iteration": true,
-            },
+            "config": config,
         },
     })
 }

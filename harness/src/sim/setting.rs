@@ -107,6 +107,13 @@ impl Setting {
         self
     }
 
+    /// A filter that does what does not work on every host fails: it does not start, or its request is answered 500 with
+    /// the row of the table of differences.
+    pub fn strict(mut self) -> Self {
+        self.setup.strict = true;
+        self
+    }
+
     /// Host functions that fail from the start.
     pub fn faults(mut self, faults: Faults) -> Self {
         self.setup.faults = faults;

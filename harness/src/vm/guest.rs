@@ -136,11 +136,12 @@ impl Guest {
     }
 
     pub(crate) fn find(&mut self, host: Host, row: Row) {
-        self.world.find(Finding {
+        let finding = Finding {
             host,
             row,
             callback: self.site.callback.name(),
-        });
+        };
+        self.world.find(self.site.exchange, finding);
     }
 
     /// The time as this host's guests see it.

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use wasmtime::{Instance, Store, StoreLimitsBuilder, TypedFunc, WasmParams, WasmResults};
 
 use super::guest::{Root, Tick};
-use super::trap::backtrace;
-use super::{CallView, Callback, Context, Guest, Site, TrapCause, TrapReport, World};
+use super::trap::{Crashed, backtrace};
+use super::{CallView, Callback, Context, Guest, Lost, Site, TrapCause, TrapReport, World};
 use crate::abi::FilterAction;
 use crate::engine::{EPOCH, Module};
 use crate::exchange::ExchangeId;
@@ -200,8 +200,8 @@ impl Vm {
             roots: Vec::new(),
         };
         vm.initialize(&instance, world).map_err(blame)?;
-        for (index, root) in spec.roots.iter().enumerate() {
-            vm.start_root(spec, root, index == 0, world)
+        for root in spec.roots {
+            vm.start_root(spec, root, world)
                 .map_err(|failure| (root.name.clone(), failure))?;
         }
         Ok(vm)
@@ -260,7 +260,6 @@ impl Vm {
         &mut self,
         spec: &VmSetup<'_>,
         root: &RootSpec,
-        first: bool,
         world: &mut World,
     ) -> Result<(), StartFailure> {
         let id = self.new_context(Context::Root);
@@ -281,9 +280,9 @@ impl Vm {
         let create = self.exports.context_create.clone();
         self.call(world, at(Callback::ContextCreate), create, (id, 0))
             .map_err(StartFailure::Trapped)?;
-        // Envoy starts a VM once; ngx_wasm_module once for each entry, and not again after a trap.
+        // Each entry's, on both (running). ngx_wasm_module does not run it again after a trap.
         let starts = match spec.setup.profile.rules().traps {
-            Traps::KillVm => first,
+            Traps::KillVm => true,
             Traps::NewInstance => spec.fresh,
         };
         if starts {
@@ -348,10 +347,13 @@ impl Vm {
                 filter: guest.name(),
                 callback: site.callback,
                 exchange: site.exchange,
+                request: None,
                 cause: TrapCause::from_error(&error),
                 backtrace: backtrace(&error),
-                kills_worker: guest.rules.traps == Traps::NewInstance
-                    && matches!(site.callback, Callback::Done | Callback::Configure),
+                kills_worker: error.is::<Crashed>()
+                    || (guest.rules.traps == Traps::NewInstance
+                        && matches!(site.callback, Callback::Done | Callback::Configure)),
+                lost: Lost::default(),
             })
         });
         std::mem::swap(&mut self.store.data_mut().world, world);
@@ -416,15 +418,17 @@ impl Vm {
         Ok(action.map_or(FilterAction::Continue, FilterAction::from_raw))
     }
 
+    /// The guest is told the root context (running, both hosts); what it acts on is the site's.
     pub(crate) fn on_call_response(
         &mut self,
         world: &mut World,
         site: Site,
+        root: u32,
         token: u32,
         view: CallView,
     ) -> Result<(), Box<TrapReport>> {
         let params = (
-            site.context,
+            root,
             token,
             count(view.headers.len()),
             count(view.body.len()),
@@ -497,10 +501,11 @@ impl Vm {
     ) -> Result<bool, Box<TrapReport>> {
         let function = self.exports.done.clone();
         let done = self.call(world, site, function, site.context)? != Some(0);
-        if !done {
-            self.store.data_mut().undone.insert(site.context);
+        if done || !self.store.data().rules.done_waits {
+            return Ok(true);
         }
-        Ok(done)
+        self.store.data_mut().undone.insert(site.context);
+        Ok(false)
     }
 
     /// The stream contexts that said `proxy_done` since the last time.
@@ -559,6 +564,17 @@ impl Vm {
         roots
             .filter_map(|root| root.tick.map(|tick| tick.due))
             .min()
+    }
+
+    /// The entries that have a tick, by name.
+    pub(crate) fn ticking(&self) -> Vec<String> {
+        let roots = &self.store.data().roots;
+        let of = |id: &u32| roots.get(id).filter(|root| root.tick.is_some());
+        self.roots
+            .iter()
+            .filter_map(of)
+            .map(|root| root.name.clone())
+            .collect()
     }
 
     /// The root contexts whose ticks are due, in order; each timer starts again.

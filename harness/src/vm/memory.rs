@@ -3,7 +3,7 @@
 use wasmtime::{AsContext, AsContextMut, Caller, Memory};
 
 use super::Guest;
-use super::trap::{ProcExit, Refused};
+use super::trap::{Crashed, ProcExit, Refused};
 use crate::abi::Status;
 
 /// Why a host function does not answer Ok.
@@ -12,6 +12,8 @@ pub(super) enum Refusal {
     Status(Status),
     /// The host of this profile traps.
     Trap(&'static str),
+    /// The worker of the host of this profile dies.
+    Crash(&'static str),
     /// The guest trapped in its own allocator, or ended itself.
     Guest(wasmtime::Error),
 }
@@ -28,6 +30,7 @@ impl Refusal {
         match self {
             Self::Status(status) => Ok(status),
             Self::Trap(rule) => Err(wasmtime::Error::from(Refused(rule))),
+            Self::Crash(rule) => Err(wasmtime::Error::from(Crashed(rule))),
             Self::Guest(error) => Err(error),
         }
     }

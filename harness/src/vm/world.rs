@@ -62,8 +62,12 @@ impl World {
         });
     }
 
-    /// Notes what would not work elsewhere, once for each rule.
-    pub(crate) fn find(&mut self, finding: Finding) {
+    /// Notes what would not work elsewhere: once for each rule, and the first for each exchange.
+    pub(crate) fn find(&mut self, exchange: Option<ExchangeId>, finding: Finding) {
+        let served = exchange.and_then(|id| self.exchanges.get_mut(&id));
+        if let Some(served) = served {
+            served.breach.get_or_insert(finding);
+        }
         let known = |f: &Finding| f.host == finding.host && f.row == finding.row;
         if !self.findings.iter().any(known) {
             self.findings.push(finding);

@@ -48,8 +48,11 @@ fn absent(guest: &Guest) -> Option<&'static [u8]> {
 fn body(guest: &mut Guest, direction: Direction) -> Result<Option<&[u8]>, Refusal> {
     let phased = guest.rules.flow == Flow::Phased;
     let empty = guest.rules.absent_body_is_empty;
-    if phased {
-        check_phase(guest.site.callback, direction)?;
+    if let Err(refusal) = check_phase(guest.site.callback, direction) {
+        guest.find(Host::Kong, Row::AbsentBody);
+        if phased {
+            return Err(refusal);
+        }
     }
     let spilled = guest
         .seat()

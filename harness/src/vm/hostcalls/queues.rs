@@ -2,7 +2,7 @@
 
 use super::Answer;
 use crate::abi::Status;
-use crate::profile::Flow;
+use crate::profile::{Flow, Host, Row};
 use crate::shared::{QueueError, Reader};
 use crate::vm::memory::{Env, Refusal};
 
@@ -18,6 +18,7 @@ impl From<QueueError> for Refusal {
 pub(super) fn register(env: &mut Env<'_>, name: u32, name_len: u32, out: u32) -> Answer {
     let name = env.read(name, name_len)?;
     let guest = env.guest();
+    guest.find(Host::Kong, Row::SharedQueue);
     if guest.rules.flow == Flow::Phased {
         return Err(Refusal::Trap(
             "could not find shared queue: none is declared (shm_queue)",
