@@ -130,32 +130,33 @@ fn edit_authority(kind: HostKind, authority: &[u8]) -> Result<(), Failure> {
         return Ok(imports::set_header(Map::Request, ":authority", authority)?);
     }
     // Kong sends this variable; plain nginx has none, and sends the header where it is told to (`proxy_set_header Host $http_host`).
-    Ok(match imports::property(&["ngx", "upstream_host"])? {
-        Some(_) => imports::set_property(&["ngx", "upstream_host"], authority)?,
-        None => imports::set_header(Map::Request, "host", authority)?,
-    })
+    let set = match imports::property(&["ngx", "upstream_host"])? {
+        Some(_) => imports::set_property(&["ngx", "upstream_host"], authority),
+        None => imports::set_header(Map::Request, "host", authority),
+    };
+    Ok(set?)
 }
 
 /// Another path; the query stays.
 fn edit_path(kind: HostKind, path: &[u8]) -> Result<(), Failure> {
-    if kind == HostKind::Kong
-        && let Some(uri) = imports::property(&["ngx", "upstream_uri"])?
-    {
-        let uri = if uri.is_empty() {
-            imports::property(&["ngx", "request_uri"])?.ok_or(Failure::NotNow)?
-        } else {
-            uri
-        };
-        return Ok(imports::set_property(
-            &["ngx", "upstream_uri"],
-            &with_path(&uri, path),
-        )?);
+    if kind != HostKind::Kong {
+        let old = imports::header(Map::Request, ":path")?.ok_or(Failure::NotNow)?;
+        let new = with_path(&old, path);
+        return Ok(imports::set_header(Map::Request, ":path", &new)?);
     }
-    let old = imports::header(Map::Request, ":path")?.ok_or(Failure::NotNow)?;
-    Ok(imports::set_header(
-        Map::Request,
-        ":path",
-        &with_path(&old, path),
+    let Some(mut uri) = imports::property(&["ngx", "upstream_uri"])? else {
+        // Plain nginx sends `$uri` and `$args` where it is told to. The two are set apart: a `?` in this one ends the instance.
+        if path.contains(&b'?') {
+            return Err(Failure::Refused);
+        }
+        return Ok(imports::set_header(Map::Request, ":path", path)?);
+    };
+    if uri.is_empty() {
+        uri = imports::property(&["ngx", "request_uri"])?.ok_or(Failure::NotNow)?;
+    }
+    Ok(imports::set_property(
+        &["ngx", "upstream_uri"],
+        &with_path(&uri, path),
     )?)
 }
 

@@ -247,7 +247,8 @@ mod tests {
     #[test]
     fn edits_leave_every_other_byte() {
         let text = "{ \"a\" : 1.0 ,\n \"b\":12345678901234567890, \"\\u0063\":[ ] }";
-        let cases: [(&dyn Fn(&mut Object<'_>), &str); 5] = [
+        type Edit<'e> = &'e dyn Fn(&mut Object<'_>);
+        let cases: [(Edit<'_>, &str); 5] = [
             (
                 &|object| object.set(b"a", b"2".to_vec()),
                 "{ \"a\" : 2 ,\n \"b\":12345678901234567890, \"\\u0063\":[ ] }",
