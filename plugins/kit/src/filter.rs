@@ -85,6 +85,11 @@ pub trait Exchange<F> {
         StreamStep::Pass
     }
 
+    /// A chunk of the response that passes as it is, after [`ResponseStep::Watch`]. `end` marks the last one, which may be empty.
+    fn response_passed(&mut self, filter: &mut F, chunk: &[u8], end: bool, host: &dyn Host) {
+        let _ = (filter, chunk, end, host);
+    }
+
     /// The whole body, after [`ResponseStep::Hold`]: what goes to the client instead; `None` leaves it as it is.
     fn response_body(&mut self, filter: &mut F, body: &[u8], host: &dyn Host) -> Option<Vec<u8>> {
         let _ = (filter, body, host);

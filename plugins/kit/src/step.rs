@@ -104,6 +104,9 @@ pub enum ResponseStep {
     /// It goes on; each chunk of the body goes through
     /// [`Exchange::response_chunk`](crate::Exchange::response_chunk) as it comes, and may change its length.
     Stream(ResponseEdits),
+    /// It goes on, and each chunk of the body is shown to
+    /// [`Exchange::response_passed`](crate::Exchange::response_passed). Nothing can be changed, so its `content-length` stays.
+    Watch(ResponseEdits),
     /// It goes on, but the body is kept back until it is whole, and goes through
     /// [`Exchange::response_body`](crate::Exchange::response_body). Past `most` bytes it passes unchanged.
     Hold {

@@ -1,17 +1,24 @@
 //! The configuration: Kong's fields, and Tollgate's own.
 
-use crate::counter::{Kind, Limit};
-use crate::decimal::{Decimal, NotDecimal};
-use crate::subject::LimitBy;
-use crate::window::Window;
-use tollgate_kit::config::{Configuration, Field, HeaderName, Reader};
+mod number;
+mod redis;
+mod requests;
+mod tokens;
+
+pub use number::{Amount, Positive};
+pub use redis::{Dialect, Front, RawFront, RawRedis, SyncRate};
+pub use requests::{ErrorCode, LimitBy, Path, Policy};
+pub use tokens::{Globs, Matched, OnLimit, Origin, RawMatch, RawPrice, RawTokenRule, Unmetered, Unreadable};
+
+use crate::rule::Rule;
+use crate::subject;
+use requests::Requests;
+use tollgate_kit::config::{Configuration, HeaderName, Reader, Table as Named};
 use tollgate_kit::host::HostKind;
-use tollgate_kit::json::{Kind as JsonKind, Value};
 use tollgate_kit::reply::ErrorFormat;
-#[cfg(not(target_family = "wasm"))]
-use tollgate_kit::schema::Json;
 use tollgate_kit::store::Table;
 use tollgate_kit::{keyword, record};
+use tollgate_llm::{Calibration, Pricing};
 
 keyword! {
     /// Whose behaviour, where Tollgate's is better by default.
@@ -21,8 +28,20 @@ keyword! {
     }
 }
 
+keyword! {
+    /// A family of headers that tell a client about its limits.
+    pub enum LimitHeaders {
+        /// Of request limits, as Kong names them: `RateLimit-*`, `X-RateLimit-*-Minute`.
+        Kong = "kong",
+        /// OpenAI's, which its SDKs read: `x-ratelimit-{limit,remaining,reset}-{requests,tokens}`, for requests to LLM APIs.
+        OpenAi = "openai",
+        /// Of token limits, as Kong's AI plugins name them: `X-AI-RateLimit-*-<window>-<rule>`.
+        KongAi = "kong-ai",
+    }
+}
+
 record! {
-    /// Kong's `rate-limiting`, field for field.
+    /// Kong's `rate-limiting`, field for field, and limits in tokens and money.
     pub struct RawConfig {
         /// Requests in a calendar second, UTC.
         pub second: Option<Positive>,
@@ -42,25 +61,80 @@ record! {
         pub header_name: Option<HeaderName>,
         /// The path of `limit_by: path`, as it is after normalising, without a query.
         pub path: Option<Path>,
-        /// Where counters are kept: `local`, shared by all workers of this gateway. (`redis`, shared by all gateways, is to come;
-        /// `cluster` needs Kong's database.)
+        /// Where counters are kept: `local`, shared by all workers of this gateway, or `redis`, shared by all gateways.
         pub policy: Policy = Policy::Local,
         /// Let requests pass when counters can't be reached; without it they get 500.
         pub fault_tolerant: bool = true,
         /// Send no limit headers to clients.
         pub hide_client_headers: bool = false,
-        /// The status of a refusal.
+        /// The status of a refusal by a request limit: 400 to 599.
         pub error_code: ErrorCode = ErrorCode(429),
-        /// The message of a refusal.
+        /// The message of a refusal by a request limit.
         pub error_message: String = "API rate limit exceeded".to_owned(),
-        /// Kong's: `-1`. It is for the redis policy.
-        pub sync_rate: SyncRate = SyncRate,
+        /// Seconds between two exchanges with Redis; -1 asks it about each request.
+        pub sync_rate: SyncRate = SyncRate::EachRequest,
+        /// Where Redis is.
+        pub redis: Option<RawRedis>,
+        /// Kong's older spelling of `redis.host`.
+        pub redis_host: Option<String>,
+        /// Kong's older spelling of `redis.port`.
+        pub redis_port: Option<u64>,
+        /// Kong's older spelling of `redis.timeout`.
+        pub redis_timeout: Option<u64>,
+        /// Kong's older spelling of `redis.username`.
+        pub redis_username: Option<String>,
+        /// Kong's older spelling of `redis.password`.
+        pub redis_password: Option<String>,
+        /// Kong's older spelling of `redis.database`.
+        pub redis_database: Option<u64>,
+        /// Kong's older spelling of `redis.ssl`.
+        pub redis_ssl: Option<bool>,
+        /// Kong's older spelling of `redis.ssl_verify`.
+        pub redis_ssl_verify: Option<bool>,
+        /// Kong's older spelling of `redis.server_name`.
+        pub redis_server_name: Option<String>,
+        /// Limits in tokens and money. All that match a request hold, together with the request limits above.
+        pub tokens: Vec<RawTokenRule> = Vec::new(),
+        /// What a million tokens cost, by model; `*` and `?` are wild, the most specific pattern counts.
+        pub pricing: Named<RawPrice> = Named(Vec::new()),
+        /// The price of a model that `pricing` does not name. Left out, such a model is refused (400) where a rule counts cost.
+        pub unknown_model_price: Option<RawPrice>,
+        /// Never let a request use more than was reserved for it: writes `default_completion` as the limit of requests that set none,
+        /// reserves the upper bound of the prompt, and refuses (400) what could never fit or can't be bounded.
+        pub exact: bool = false,
+        /// Completion tokens to reserve for a request that sets no limit; with `exact`, the limit that it is given.
+        pub default_completion: u64 = 1024,
+        /// The most completion tokens that one request may ask for; a request above is refused (400).
+        pub most_completion: Option<u64>,
+        /// The most prompt tokens that one request may have, by the estimate; a request above is refused (413).
+        pub most_prompt: Option<u64>,
+        /// When a request does not fit into what is left: `reject` it (429), or `clamp` its completion to what is left.
+        pub on_limit: OnLimit = OnLimit::Reject,
+        /// The fewest completion tokens that are worth a clamped request.
+        pub min_completion: u64 = 64,
+        /// End a stream for the client when its limit is reached: with the current event, a finish event and `[DONE]`.
+        pub stream_cutoff: bool = false,
+        /// The first guess of how many bytes make a token, before anything has been learned.
+        pub bytes_per_token: Positive = Positive(crate::decimal::Decimal::whole(3)),
+        /// What becomes of requests that can't be counted (files, audio, batches, realtime, background): `pass`, `estimate` or `refuse`.
+        pub unmetered: Unmetered = Unmetered::Pass,
+        /// What becomes of a request body that the provider might read differently: `refuse` (400), or `estimate` by its size.
+        pub unreadable: Unreadable = Unreadable::Refuse,
+        /// The largest request body that is read, in bytes; a larger one is refused (413).
+        pub max_body_bytes: u64 = 10_485_760,
         /// The name by which `limit_by: service` counts. Left out, the gateway's own: Envoy's cluster, Kong's service.
         pub service: Option<String>,
+        /// Take the consumer from `X-Consumer-*` headers where no Tollgate filter has told it. Only where something in front of
+        /// this filter sets them and removes a client's own.
+        pub trust_identity_headers: bool = false,
         /// Tells these counters from those of other instances of the filter: two with one namespace share their counters.
         pub namespace: String = "default".to_owned(),
         /// About so many counters are kept at once; past that, new ones share (see the README).
         pub max_counters: u64 = 10_000,
+        /// Decide and report, but refuse nothing.
+        pub shadow: bool = false,
+        /// Which limit headers clients get.
+        pub limit_headers: Vec<LimitHeaders> = vec![LimitHeaders::Kong, LimitHeaders::OpenAi],
         /// The shape of error answers: `kong` (by `Accept`) or `openai`.
         pub error_format: ErrorFormat = ErrorFormat::Kong,
         /// Where the filter runs: `envoy`, `envoy-headers-pass` or `kong`. Left out, Envoy and Kong are told apart at the first request.
@@ -70,254 +144,96 @@ record! {
     }
 }
 
-/// Where counters are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Policy {
-    /// In the gateway's own memory, shared by its workers.
-    Local,
-}
-
-impl Field for Policy {
-    fn read(value: Value<'_>, reader: &mut Reader<'_>) -> Option<Policy> {
-        match reader.text(value)?.as_ref() {
-            "local" => return Some(Policy::Local),
-            "cluster" => reader.error("expected one of: local; cluster counts in Kong's database, which a filter can't reach"),
-            _ => reader.error("expected one of: local"),
-        }
-        None
-    }
-
-    #[cfg(not(target_family = "wasm"))]
-    fn schema() -> Json {
-        tollgate_kit::schema::one_of(&["local"])
-    }
-
-    #[cfg(not(target_family = "wasm"))]
-    fn to_json(&self) -> Json {
-        Json::from("local")
-    }
-}
-
-/// A number above 0, kept exactly.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Positive(pub(crate) Decimal);
-
-impl Field for Positive {
-    fn read(value: Value<'_>, reader: &mut Reader<'_>) -> Option<Positive> {
-        let JsonKind::Number(text) = value.kind() else {
-            reader.error("expected a number, without quotes");
-            return None;
-        };
-        match Decimal::parse(text) {
-            Ok(number) if number > Decimal::whole(0) => return Some(Positive(number)),
-            Ok(_) | Err(NotDecimal::Negative) => reader.error("value must be greater than 0"),
-            Err(NotDecimal::TooFine) => reader.error("at most six decimals are kept: round it"),
-            Err(NotDecimal::TooLarge) => {
-                reader.error(format_args!("value must be at most {}", Decimal::MOST));
-            }
-            Err(NotDecimal::Malformed) => reader.error("expected a number, as 1000 or 1.5"),
-        }
-        None
-    }
-
-    #[cfg(not(target_family = "wasm"))]
-    fn schema() -> Json {
-        serde_json::json!({"type": "number", "minimum": 0, "exclusiveMinimum": true})
-    }
-
-    #[cfg(not(target_family = "wasm"))]
-    fn to_json(&self) -> Json {
-        serde_json::from_str(&self.0.to_string()).unwrap_or(Json::Null)
-    }
-}
-
-/// A path without a query: begins with `/`, has no empty segment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Path(pub(crate) String);
-
-impl Field for Path {
-    fn read(value: Value<'_>, reader: &mut Reader<'_>) -> Option<Path> {
-        let text = reader.text(value)?;
-        if !text.starts_with('/') {
-            reader.error("should start with: /");
-        } else if text.contains("//") {
-            reader.error("must not have empty segments");
-        } else {
-            return Some(Path(text.into_owned()));
-        }
-        None
-    }
-
-    #[cfg(not(target_family = "wasm"))]
-    fn schema() -> Json {
-        serde_json::json!({"type": "string", "pattern": "^/"})
-    }
-
-    #[cfg(not(target_family = "wasm"))]
-    fn to_json(&self) -> Json {
-        Json::from(self.0.as_str())
-    }
-}
-
-/// The status of a refusal. Kong takes any number above 0, and breaks on those that are no error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ErrorCode(pub(crate) u16);
-
-impl Field for ErrorCode {
-    fn read(value: Value<'_>, reader: &mut Reader<'_>) -> Option<ErrorCode> {
-        match Positive::read(value, reader)?.0 {
-            code if code < Decimal::whole(1000) && Decimal::whole(code.ceil()) == code => {
-                u16::try_from(code.ceil()).ok().map(ErrorCode)
-            }
-            _ => {
-                reader.error("expected a status: an integer from 400 to 599");
-                None
-            }
-        }
-    }
-
-    #[cfg(not(target_family = "wasm"))]
-    fn schema() -> Json {
-        serde_json::json!({"type": "integer", "minimum": 1, "maximum": 999})
-    }
-
-    #[cfg(not(target_family = "wasm"))]
-    fn to_json(&self) -> Json {
-        Json::from(self.0)
-    }
-}
-
-/// `-1`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SyncRate;
-
-impl Field for SyncRate {
-    fn read(value: Value<'_>, reader: &mut Reader<'_>) -> Option<SyncRate> {
-        match value.kind() {
-            JsonKind::Number(text) if text.parse() == Ok(-1.0) => Some(SyncRate),
-            JsonKind::Number(_) => {
-                reader.top(|reader| reader.error("sync_rate can only be used with the redis policy"));
-                None
-            }
-            _ => {
-                reader.error("expected a number, without quotes");
-                None
-            }
-        }
-    }
-
-    #[cfg(not(target_family = "wasm"))]
-    fn schema() -> Json {
-        serde_json::json!({"type": "number", "minimum": -1, "maximum": -1})
-    }
-
-    #[cfg(not(target_family = "wasm"))]
-    fn to_json(&self) -> Json {
-        Json::from(-1)
-    }
-}
-
 /// The validated configuration.
 #[derive(Debug)]
 pub struct Config {
-    pub(crate) requests: RequestLimits,
+    pub(crate) requests: Option<Requests>,
+    pub(crate) tokens: Vec<Rule>,
+    pub(crate) metering: Metering,
     pub(crate) table: Table,
     pub(crate) namespace: String,
     pub(crate) service: Option<String>,
+    pub(crate) trust_headers: bool,
+    pub(crate) redis: Option<Front>,
     pub(crate) fault_tolerant: bool,
-    pub(crate) hide_headers: bool,
+    pub(crate) shadow: bool,
+    /// Empty where none are to be sent.
+    pub(crate) limit_headers: Vec<LimitHeaders>,
     pub(crate) error_format: ErrorFormat,
     pub(crate) host: Option<HostKind>,
     pub(crate) kong: bool,
 }
 
-/// Kong's limits.
+/// How tokens are counted and what follows from it.
 #[derive(Debug)]
-pub(crate) struct RequestLimits {
-    /// From the shortest window to the longest.
-    pub(crate) limits: Vec<Limit>,
-    /// As written: the headers show fractions.
-    pub(crate) shown: Vec<Decimal>,
-    pub(crate) by: LimitBy,
-    /// In lower case; empty unless it is asked for.
-    pub(crate) header: String,
-    pub(crate) path: String,
-    pub(crate) error_code: u16,
-    pub(crate) error_message: String,
+pub(crate) struct Metering {
+    pub(crate) pricing: Pricing,
+    pub(crate) exact: bool,
+    pub(crate) default_completion: u64,
+    pub(crate) most_completion: Option<u64>,
+    pub(crate) most_prompt: Option<u64>,
+    pub(crate) on_limit: OnLimit,
+    pub(crate) min_completion: u64,
+    pub(crate) stream_cutoff: bool,
+    pub(crate) guess: Calibration,
+    pub(crate) unmetered: Unmetered,
+    pub(crate) unreadable: Unreadable,
+    pub(crate) most_body: usize,
 }
 
 impl Configuration for Config {
     type Raw = RawConfig;
 
     fn validate(raw: RawConfig, reader: &mut Reader<'_>) -> Option<Config> {
-        let windows = [
-            ("second", Window::Second, raw.second),
-            ("minute", Window::Minute, raw.minute),
-            ("hour", Window::Hour, raw.hour),
-            ("day", Window::Day, raw.day),
-            ("month", Window::Month, raw.month),
-            ("year", Window::Year, raw.year),
-        ];
-        let given = || windows.iter().filter_map(|(name, window, limit)| Some((*name, *window, (*limit)?.0)));
-        if given().next().is_none() {
+        let kong = raw.compat.is_some();
+        let requests = Requests::validate(&raw, kong, reader);
+        let tokens = tokens::rules(&raw, reader);
+        let redis = redis::front(&raw, reader);
+        if tokens.is_empty() && requests.is_none() && reader.is_clean() {
             reader.error(
                 "at least one of these fields must be non-empty: 'config.second', 'config.minute', 'config.hour', 'config.day', \
-                 'config.month', 'config.year'",
+                 'config.month', 'config.year', 'config.tokens'",
             );
         }
-        for (index, (short, _, lower)) in given().enumerate() {
-            for (long, _, upper) in given().skip(index.saturating_add(1)) {
-                if upper < lower {
-                    reader.error(format_args!(
-                        "The limit for {long}({}) cannot be lower than the limit for {short}({})",
-                        one_decimal(upper),
-                        one_decimal(lower)
-                    ));
-                }
-            }
-        }
-        let mut needed = |name, missing| {
-            if missing {
-                reader.member(name, |reader| reader.error("required field missing"));
-            }
-        };
-        needed("header_name", raw.limit_by == LimitBy::Header && raw.header_name.is_none());
-        needed("path", raw.limit_by == LimitBy::Path && raw.path.is_none());
-        let kong = raw.compat.is_some();
-        if !kong && !(400..600).contains(&raw.error_code.0) {
-            reader.member("error_code", |reader| {
-                reader.warn("no status of an error: every refusal is a 500; write 400 to 599");
+        let max_counters = u32::try_from(raw.max_counters)
+            .ok()
+            .filter(|max| (1..=10_000_000).contains(max));
+        if max_counters.is_none() {
+            reader.member("max_counters", |reader| {
+                reader.error("value should be between 1 and 10000000");
             });
         }
-        let max_counters = u32::try_from(raw.max_counters).ok().filter(|max| (1..=10_000_000).contains(max));
-        if max_counters.is_none() {
-            reader.member("max_counters", |reader| reader.error("value should be between 1 and 10000000"));
+        if raw.namespace.len() > 100 {
+            reader.member("namespace", |reader| {
+                reader.error("length must be at most 100")
+            });
         }
+        if raw.host.is_none() && !tokens.is_empty() {
+            reader.member("host", |reader| {
+                reader.warn("say where the filter runs (envoy, envoy-headers-pass or kong): reading bodies depends on it");
+            });
+        }
+        let metering = tokens::metering(&raw, reader);
         if !reader.is_clean() {
             return None;
         }
-        let requests = RequestLimits {
-            limits: given()
-                .map(|(_, window, limit)| Limit {
-                    window,
-                    most: limit.ceil(),
-                    kind: Kind::Fixed,
-                })
-                .collect(),
-            shown: given().map(|(_, _, limit)| limit).collect(),
-            by: raw.limit_by,
-            header: raw.header_name.map(|name| name.as_str().to_ascii_lowercase()).unwrap_or_default(),
-            path: raw.path.map(|path| path.0).unwrap_or_default(),
-            error_code: raw.error_code.0,
-            error_message: raw.error_message,
+        let limit_headers = if raw.hide_client_headers {
+            Vec::new()
+        } else {
+            raw.limit_headers
         };
         Some(Config {
             requests,
+            tokens,
+            metering: metering?,
             table: Table::for_keys(max_counters?),
             namespace: raw.namespace,
             service: raw.service,
+            trust_headers: raw.trust_identity_headers,
+            redis,
             fault_tolerant: raw.fault_tolerant,
-            hide_headers: raw.hide_client_headers,
+            shadow: raw.shadow,
+            limit_headers,
             error_format: raw.error_format,
             host: raw.host,
             kong,
@@ -325,8 +241,7 @@ impl Configuration for Config {
     }
 }
 
-/// As Lua's `%.1f` writes it.
-fn one_decimal(number: Decimal) -> String {
-    let tenths = number.millionths().saturating_add(50_000) / 100_000;
-    format!("{}.{}", tenths / 10, tenths % 10)
+/// The key of the counter that keys share which found no room, one for each rule.
+fn overflow(namespace: &str, rule: &str) -> tollgate_kit::store::Key {
+    subject::key(&["overflow", namespace, rule])
 }

@@ -108,6 +108,12 @@ impl Decimal {
         Decimal { millionths }
     }
 
+    /// So many millionths.
+    #[must_use]
+    pub fn of_millionths(millionths: u64) -> Decimal {
+        Decimal { millionths }.min(Decimal::MOST)
+    }
+
     /// In millionths.
     #[must_use]
     pub fn millionths(self) -> u64 {

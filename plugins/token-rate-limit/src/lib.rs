@@ -11,6 +11,19 @@
     )
 )]
 
+mod config;
 pub mod counter;
 pub mod decimal;
+mod filter;
+mod headers;
+mod ledger;
+mod metering;
+mod path;
+mod rule;
+mod subject;
 pub mod window;
+
+pub use config::{Compat, Config, RawConfig};
+pub use filter::{Limiting, TokenRateLimit};
+
+tollgate_kit::export!(crate::TokenRateLimit);

@@ -1,119 +1,218 @@
 //! Whom a limit counts: the identity behind a request, as one key.
 
+use crate::path;
 use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
 use tollgate_kit::headers::HeaderMap;
 use tollgate_kit::host::Host;
 use tollgate_kit::identity::Identity;
-use tollgate_kit::keyword;
 use tollgate_kit::store::Key;
 
-keyword! {
-    /// Whom Kong's `rate-limiting` counts (KONG-SPEC 2.2).
-    pub enum LimitBy {
-        /// The consumer, else the credential, else the client's address.
-        Consumer = "consumer",
-        /// The credential, else the client's address.
-        Credential = "credential",
-        /// The client's address.
-        Ip = "ip",
-        /// The service that the gateway sends the request to, else the client's address.
-        Service = "service",
-        /// The first value of a header, else the client's address.
-        Header = "header",
-        /// One path, for all clients together; for other paths the client's address.
-        Path = "path",
-    }
-}
-
-/// Who a request comes from, as far as it has been looked up. What is not asked for is not paid for.
-pub(crate) struct Subjects<'r> {
-    pub(crate) headers: &'r HeaderMap,
-    pub(crate) identity: Option<&'r Identity>,
-    pub(crate) path: &'r [u8],
-    pub(crate) host: &'r dyn Host,
-    /// The service by the operator's own name for it.
-    pub(crate) service: Option<&'r str>,
-}
-
-/// What kind of name an identity is, so that a header that spells an address does not pass for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+/// One part of whom a rule counts. Where a request has no such part, its client's address stands for it, as in Kong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The consumer, else the credential.
     Consumer,
     Credential,
-    Address,
+    /// The first of the consumer's groups.
+    Group,
+    /// The client's address.
+    Ip,
+    /// The first value of the header.
+    Header(String),
+    /// The service that the gateway sends the request to.
     Service,
-    Header,
+    Route,
+    /// The normalised path.
     Path,
+    /// The normalised path where it is this one; all clients together.
+    ThisPath(String),
+    /// The model that is asked for.
+    Model,
+    /// Who makes it: see [`Client::provider`].
+    Provider,
 }
 
-/// An identity: what it is, and its name.
-pub(crate) type Subject<'r> = (Kind, Cow<'r, [u8]>);
-
-impl<'r> Subjects<'r> {
-    pub(crate) fn by(&self, by: LimitBy, header: &str, path: &str) -> Subject<'r> {
-        let known = match by {
-            LimitBy::Consumer => self.consumer().or_else(|| self.credential()),
-            LimitBy::Credential => self.credential(),
-            LimitBy::Ip => None,
-            LimitBy::Service => self.service(),
-            LimitBy::Header => self
-                .headers
-                .first(header)
-                .map(|value| (Kind::Header, Cow::Borrowed(value))),
-            LimitBy::Path => (self.path == path.as_bytes())
-                .then_some((Kind::Path, Cow::Borrowed(self.path))),
-        };
-        known.unwrap_or_else(|| self.address())
-    }
-
-    pub(crate) fn consumer(&self) -> Option<Subject<'r>> {
-        let consumer = &self.identity?.consumer;
-        (!consumer.is_empty()).then_some((Kind::Consumer, Cow::Borrowed(consumer.as_bytes())))
-    }
-
-    pub(crate) fn credential(&self) -> Option<Subject<'r>> {
-        let credential = self.identity?.credential.as_ref()?;
-        Some((Kind::Credential, Cow::Borrowed(credential.as_bytes())))
-    }
-
-    pub(crate) fn service(&self) -> Option<Subject<'r>> {
-        let name = match self.service {
-            Some(service) => Cow::Borrowed(service.as_bytes()),
-            None => Cow::Owned(self.host.service()?),
-        };
-        Some((Kind::Service, name))
-    }
-
-    /// The client's address. A host that does not tell it has one client.
-    pub(crate) fn address(&self) -> Subject<'r> {
-        let address = self.host.client_address().unwrap_or_default();
-        (Kind::Address, Cow::Owned(address))
-    }
-}
-
-/// The key of a counter: 16 bytes of a SHA-256, which nobody can make collide with another's. Parts are told apart by their
-/// lengths.
-pub(crate) fn key<'p>(parts: impl IntoIterator<Item = &'p [u8]>) -> Key {
-    let mut digest = Sha256::new();
-    for part in parts {
-        digest.update((part.len() as u64).to_le_bytes());
-        digest.update(part);
-    }
-    let digest: [u8; 32] = digest.finalize().into();
-    digest.first_chunk().copied().unwrap_or_default()
+/// What a part turned out to be, so that a header that spells an address does not pass for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Consumer,
+    Credential,
+    Group,
+    Address,
+    Header,
+    Service,
+    Route,
+    Path,
+    Model,
+    Provider,
 }
 
 impl Kind {
     /// The word in the counter's key.
-    pub(crate) fn word(self) -> &'static str {
+    fn word(self) -> &'static str {
         match self {
             Kind::Consumer => "consumer",
             Kind::Credential => "credential",
+            Kind::Group => "group",
             Kind::Address => "ip",
-            Kind::Service => "service",
             Kind::Header => "header",
+            Kind::Service => "service",
+            Kind::Route => "route",
             Kind::Path => "path",
+            Kind::Model => "model",
+            Kind::Provider => "provider",
         }
     }
+}
+
+/// Who a request comes from and what it is for. Parts that only the host knows are asked for when a rule wants them.
+pub(crate) struct Client<'r> {
+    pub(crate) headers: &'r HeaderMap,
+    pub(crate) identity: Option<&'r Identity>,
+    /// As the client wrote it, without the query.
+    pub(crate) path: &'r [u8],
+    pub(crate) host: &'r dyn Host,
+    /// The service by the operator's own name for it.
+    pub(crate) service: Option<&'r str>,
+    /// `None` before the body has been read, and where it names none.
+    pub(crate) model: Option<&'r str>,
+    pub(crate) provider: Option<&'r str>,
+}
+
+impl<'r> Client<'r> {
+    fn part(&self, part: &'r Part) -> (Kind, Cow<'r, [u8]>) {
+        let text = |kind, text: &'r str| (kind, Cow::Borrowed(text.as_bytes()));
+        let told = |kind, value: Option<Vec<u8>>| value.map(|value| (kind, Cow::Owned(value)));
+        let known = match part {
+            Part::Consumer => self
+                .consumer()
+                .map(|consumer| text(Kind::Consumer, consumer))
+                .or_else(|| {
+                    self.credential()
+                        .map(|credential| text(Kind::Credential, credential))
+                }),
+            Part::Credential => self
+                .credential()
+                .map(|credential| text(Kind::Credential, credential)),
+            Part::Group => self.groups().first().map(|group| text(Kind::Group, group)),
+            Part::Ip => None,
+            Part::Header(name) => self
+                .headers
+                .first(name)
+                .map(|value| (Kind::Header, Cow::Borrowed(value))),
+            Part::Service => match self.service {
+                Some(service) => Some(text(Kind::Service, service)),
+                None => told(Kind::Service, self.host.service()),
+            },
+            Part::Route => told(Kind::Route, self.host.route()),
+            Part::Path => Some((Kind::Path, Cow::Owned(path::normalised(self.path)))),
+            Part::ThisPath(this) => (path::normalised(self.path) == this.as_bytes())
+                .then(|| text(Kind::Path, this)),
+            // A request that names none has the provider's default.
+            Part::Model => Some(text(Kind::Model, self.model.unwrap_or_default())),
+            Part::Provider => Some(text(Kind::Provider, self.provider.unwrap_or_default())),
+        };
+        // A host that does not tell the address has one client.
+        known.unwrap_or_else(|| {
+            let address = self.host.client_address().unwrap_or_default();
+            (Kind::Address, Cow::Owned(address))
+        })
+    }
+
+    pub(crate) fn consumer(&self) -> Option<&'r str> {
+        let consumer = self.identity?.consumer.as_str();
+        (!consumer.is_empty()).then_some(consumer)
+    }
+
+    pub(crate) fn credential(&self) -> Option<&'r str> {
+        self.identity?.credential.as_deref()
+    }
+
+    pub(crate) fn groups(&self) -> &'r [String] {
+        self.identity.map_or(&[], |identity| &identity.groups)
+    }
+
+    /// The key of the counter for these parts, under a namespace and a rule's name. `typed` tells a header's value from an address
+    /// that is spelled alike; Kong does not.
+    pub(crate) fn key(&self, scope: [&str; 2], parts: &'r [Part], typed: bool) -> Key {
+        let mut digest = Digest::default();
+        for text in scope {
+            digest.part(text.as_bytes());
+        }
+        for part in parts {
+            let (kind, value) = self.part(part);
+            if typed {
+                digest.part(kind.word().as_bytes());
+                if let (Kind::Header, Part::Header(name)) = (kind, part) {
+                    digest.part(name.as_bytes());
+                }
+            }
+            digest.part(&value);
+        }
+        digest.key()
+    }
+}
+
+/// The key of something that is nobody's counter.
+pub(crate) fn key(parts: &[&str]) -> Key {
+    let mut digest = Digest::default();
+    for part in parts {
+        digest.part(part.as_bytes());
+    }
+    digest.key()
+}
+
+/// 16 bytes of a SHA-256, which nobody can make collide with another's. Parts are told apart by their lengths.
+#[derive(Default)]
+struct Digest(Sha256);
+
+impl Digest {
+    fn part(&mut self, part: &[u8]) {
+        self.0.update((part.len() as u64).to_le_bytes());
+        self.0.update(part);
+    }
+
+    fn key(self) -> Key {
+        let digest: [u8; 32] = self.0.finalize().into();
+        digest.first_chunk().copied().unwrap_or_default()
+    }
+}
+
+/// Who makes a model: what stands in front of a slash in its name (`openai/gpt-4.1`), else who speaks its API.
+pub(crate) fn provider<'m>(model: Option<&'m str>, api: tollgate_llm::Api) -> &'m str {
+    use tollgate_llm::Api;
+    match model.and_then(|model| model.split_once('/')) {
+        Some((provider, _)) => provider,
+        None => match api {
+            Api::Messages | Api::MessagesCount => "anthropic",
+            Api::Generate | Api::Embed | Api::GenerateCount => "gemini",
+            _ => "openai",
+        },
+    }
+}
+
+/// The identity that headers claim, for an operator who says that something in front of the filter sets them and removes a client's.
+pub(crate) fn claimed(headers: &HeaderMap) -> Option<Identity> {
+    let text = |name: &str| {
+        let value = headers.first(name).filter(|value| !value.is_empty())?;
+        Some(String::from_utf8_lossy(value).into_owned())
+    };
+    let (consumer, credential) = (text("x-consumer-id"), text("x-credential-identifier"));
+    if consumer.is_none() && credential.is_none() {
+        return None;
+    }
+    let groups = text("x-consumer-groups").unwrap_or_default();
+    Some(Identity {
+        consumer: consumer.unwrap_or_default(),
+        username: text("x-consumer-username"),
+        custom_id: text("x-consumer-custom-id"),
+        credential,
+        groups: groups
+            .split(',')
+            .map(|group| group.trim().to_owned())
+            .filter(|group| !group.is_empty())
+            .collect(),
+        metadata: None,
+    })
 }

@@ -3,7 +3,8 @@
 /// Declares a struct that is read from a JSON object, with everything that follows from its fields: unknown ones are
 /// refused, all mistakes are reported, and the schema carries the documentation and the defaults.
 ///
-/// A field without a default is required, unless it is an `Option`.
+/// A field without a default is required, unless it is an `Option`. One whose name Rust keeps for itself is spelled beside:
+/// `matching as "match": ...`.
 ///
 /// ```
 /// tollgate_kit::record! {
@@ -21,7 +22,7 @@ macro_rules! record {
     (
         $(#[doc = $about:literal])*
         $vis:vis struct $name:ident {
-            $( $(#[doc = $doc:literal])* $field_vis:vis $field:ident : $type:ty $(= $default:expr)? ),* $(,)?
+            $( $(#[doc = $doc:literal])* $field_vis:vis $field:ident $(as $spelling:literal)? : $type:ty $(= $default:expr)? ),* $(,)?
         }
     ) => {
         $(#[doc = $about])*
@@ -32,11 +33,11 @@ macro_rules! record {
 
         impl $crate::config::Field for $name {
             fn read(value: $crate::json::Value<'_>, reader: &mut $crate::config::Reader<'_>) -> Option<Self> {
-                let [$($field),*] = reader.members_as_written(value, &[$(stringify!($field)),*])?;
+                let [$($field),*] = reader.members_as_written(value, &[$($crate::record!(@name $field $($spelling)?)),*])?;
                 $(
                     let absent: Option<$type> = <$type as $crate::config::Field>::absent();
                     $( let absent: Option<$type> = absent.or(Some($default)); )?
-                    let $field = reader.field(stringify!($field), $field, absent);
+                    let $field = reader.field($crate::record!(@name $field $($spelling)?), $field, absent);
                 )*
                 Some($name { $($field: $field?),* })
             }
@@ -49,7 +50,7 @@ macro_rules! record {
                     let default: Option<$type> = None;
                     $( let default: Option<$type> = default.or(Some($default)); )?
                     object.field(
-                        stringify!($field),
+                        $crate::record!(@name $field $($spelling)?),
                         concat!($($doc, "\n"),*),
                         <$type as $crate::config::Field>::schema(),
                         default.as_ref().map($crate::config::Field::to_json),
@@ -62,11 +63,13 @@ macro_rules! record {
             #[cfg(not(target_family = "wasm"))]
             fn to_json(&self) -> $crate::schema::Json {
                 $crate::schema::Json::Object([
-                    $( (stringify!($field).to_owned(), $crate::config::Field::to_json(&self.$field)) ),*
+                    $( ($crate::record!(@name $field $($spelling)?).to_owned(), $crate::config::Field::to_json(&self.$field)) ),*
                 ].into_iter().collect())
             }
         }
     };
+    (@name $field:ident) => { stringify!($field) };
+    (@name $field:ident $spelling:literal) => { $spelling };
 }
 
 /// Declares an enum that is written as one of some words.

@@ -56,8 +56,10 @@ enum Incoming {
 enum Response {
     /// Nothing.
     Pass,
-    /// The filter sees each chunk.
+    /// The filter sees each chunk, and may change it.
     Stream { left: Option<usize> },
+    /// The filter sees each chunk.
+    Watch { left: Option<usize> },
     /// It is kept back.
     Hold {
         left: Option<usize>,
@@ -305,6 +307,12 @@ impl<F: Filter> Stream<F> {
                 };
                 edits
             }
+            ResponseStep::Watch(edits) => {
+                self.response = Response::Watch {
+                    left: response_length(),
+                };
+                edits
+            }
             ResponseStep::Hold { edits, most } => {
                 let (left, held) = (response_length(), Vec::new());
                 self.response = Response::Hold { left, most, held };
@@ -316,7 +324,10 @@ impl<F: Filter> Stream<F> {
             self.response = Response::Pass;
         }
         let mut done = edits::edit_response(&edits.headers);
-        if !matches!(self.response, Response::Pass) {
+        if matches!(
+            self.response,
+            Response::Stream { .. } | Response::Hold { .. }
+        ) {
             // The length may change, and after this it is too late to say so.
             done = done.and(
                 imports::remove_header(Map::Response, "content-length").map_err(Failure::from),
@@ -364,6 +375,14 @@ impl<F: Filter> Stream<F> {
                     StreamStep::Swallow if chunk.is_empty() => Ok(()),
                     StreamStep::Swallow => imports::replace_buffer(Buffer::ResponseBody, b""),
                 }
+            }
+            Response::Watch { left } => {
+                let end = ends(left, chunk.len(), end);
+                if end {
+                    self.response = Response::Pass;
+                }
+                self.exchange.response_passed(filter, &chunk, end, host);
+                Ok(())
             }
             Response::Hold { left, most, held } => {
                 let end = ends(left, chunk.len(), end);
