@@ -111,6 +111,12 @@ pub const FILTERS: &[Filter] = &[
         meta: schema::meta::<tollgate_key_auth::KeyAuth>,
     },
     Filter {
+        name: "token-rate-limit",
+        file: "tollgate_token_rate_limit.wasm",
+        check: check::<tollgate_token_rate_limit::Config>,
+        meta: schema::meta::<tollgate_token_rate_limit::TokenRateLimit>,
+    },
+    Filter {
         name: "header-transform",
         file: "tollgate_header_transform.wasm",
         check: check::<tollgate_header_transform::Config>,

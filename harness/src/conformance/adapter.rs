@@ -93,6 +93,7 @@ pub(crate) struct Place {
 pub(crate) fn place_of(plugin: &str) -> Result<Place, NoFilter> {
     let (filter, field) = match plugin {
         "key-auth" => ("key-auth", None),
+        "rate-limiting" => ("token-rate-limit", None),
         "request-transformer" => ("header-transform", Some("request")),
         "response-transformer" => ("header-transform", Some("response")),
         _ => {

@@ -9,10 +9,11 @@ use super::matcher::Mismatch;
 /// Everything about the filter's verdict that isn't as expected.
 ///
 /// Kong's messages are a floor: the filter has to report the same places, with messages that begin as Kong's do and may
-/// then say what to write instead. `schema` is the filter's JSON Schema, where its defaults stand; `field` is the one that holds
-/// the plugin's configuration, where it is not the filter's own.
+/// then say what to write instead. What Kong completes is compared with what is `given` and with the defaults of `schema`, the
+/// filter's JSON Schema; `field` is the one that holds the plugin's configuration, where it is not the filter's own.
 pub(crate) fn compare(
     expect: &ExpectConfig,
+    given: &Map<String, Value>,
     field: Option<&str>,
     problems: &[Problem],
     schema: &Value,
@@ -54,7 +55,10 @@ pub(crate) fn compare(
         }
     }
     if let Some(defaults) = &expect.defaults {
-        compare_defaults("", defaults, schema, &mut mismatches);
+        let completed = |(name, expected): &(&String, &Value)| given.get(*name) != Some(*expected);
+        let open = defaults.iter().filter(completed);
+        let open = open.map(|(name, value)| (name.clone(), value.clone()));
+        compare_defaults("", &open.collect(), schema, &mut mismatches);
     }
     mismatches
 }
@@ -144,8 +148,10 @@ mod tests {
 
     fn wrong(expect: Value, problems: &[Problem]) -> usize {
         let schema = json!({"properties": {"a": {"default": 1}, "b": {"properties": {"c": {"default": []}}}, "d": {}}});
+        let given = Map::from_iter([("e".to_owned(), json!(7))]);
         compare(
             &serde_json::from_value(expect).unwrap(),
+            &given,
             None,
             problems,
             &schema,
@@ -172,8 +178,10 @@ mod tests {
             json!({"valid": false, "errors": {"config": {"a": "bad"}}, "defaults": {"b": 1}});
         let expect = serde_json::from_value(expect).unwrap();
         let schema = json!({"properties": {"request": {"properties": {"b": {"default": 1}}}}});
-        let found =
-            |path: &str| compare(&expect, Some("request"), &[problem(path, "bad")], &schema).len();
+        let found = |path: &str| {
+            let problems = [problem(path, "bad")];
+            compare(&expect, &Map::new(), Some("request"), &problems, &schema).len()
+        };
         assert_eq!((found("request.a"), found("a")), (0, 1));
     }
 
@@ -181,7 +189,7 @@ mod tests {
     fn defaults_stand_in_the_schema() {
         assert_eq!(
             wrong(
-                json!({"valid": true, "defaults": {"a": 1, "b": {"c": []}, "d": null}}),
+                json!({"valid": true, "defaults": {"a": 1, "b": {"c": []}, "d": null, "e": 7}}),
                 &[]
             ),
             0

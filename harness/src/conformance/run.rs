@@ -235,7 +235,7 @@ fn check(case: &Case) -> Vec<Failure> {
         .err()
         .unwrap_or_default();
     let schema = &(filter.meta)()["config_schema"];
-    let mismatches = configuration::compare(expect, place.field, &problems, schema);
+    let mismatches = configuration::compare(expect, &case.config, place.field, &problems, schema);
     if mismatches.is_empty() {
         return Vec::new();
     }

@@ -24,6 +24,7 @@ pub struct ScriptedHost {
     counts: RefCell<BTreeMap<String, u64>>,
     lines: RefCell<Vec<(Level, String)>>,
     stored: RefCell<BTreeMap<Vec<u8>, Stored>>,
+    stores_nothing: Cell<bool>,
 }
 
 impl ScriptedHost {
@@ -87,6 +88,11 @@ impl ScriptedHost {
     /// Moves the clock.
     pub fn set_now(&self, now: Duration) {
         self.now.set(now);
+    }
+
+    /// From now on shared data can't be reached, or can again.
+    pub fn fail_shared_data(&self, fails: bool) {
+        self.stores_nothing.set(fails);
     }
 
     /// A counter's value.
@@ -183,6 +189,7 @@ impl SharedData for ScriptedHost {
     fn stored(&self, name: &[u8]) -> Result<Stored, Failure> {
         match self.failure {
             Some(failure) => Err(failure),
+            None if self.stores_nothing.get() => Err(Failure::Broken),
             None => Ok(self.stored.borrow().get(name).cloned().unwrap_or_default()),
         }
     }

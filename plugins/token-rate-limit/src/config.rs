@@ -8,7 +8,9 @@ mod tokens;
 pub use number::{Amount, Positive};
 pub use redis::{Dialect, Front, RawFront, RawRedis, SyncRate};
 pub use requests::{ErrorCode, LimitBy, Path, Policy};
-pub use tokens::{Globs, Matched, OnLimit, Origin, RawMatch, RawPrice, RawTokenRule, Unmetered, Unreadable};
+pub use tokens::{
+    Globs, Matched, OnLimit, Origin, RawMatch, RawPrice, RawTokenRule, Unmetered, Unreadable,
+};
 
 use crate::rule::Rule;
 use crate::subject;

@@ -298,9 +298,10 @@ impl Use {
         let windows = match limit.kind {
             Kind::Fixed => 1,
             Kind::Sliding => 2,
-            Kind::FixedWithDebt => match self.used.checked_div(limit.most) {
-                Some(windows) => windows.clamp(1, MOST_WINDOWS_OF_DEBT),
-                None => MOST_WINDOWS_OF_DEBT,
+            // Each window pays as much as its limit; where that is nothing, debt is never paid.
+            Kind::FixedWithDebt => match limit.most {
+                0 => MOST_WINDOWS_OF_DEBT,
+                most => self.used.div_ceil(most).clamp(1, MOST_WINDOWS_OF_DEBT),
             },
         };
         limit.window.start(self.number.saturating_add(windows))

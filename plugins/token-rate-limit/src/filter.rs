@@ -222,10 +222,7 @@ impl TokenRateLimit {
         if reached == self.unavailable {
             self.unavailable = !reached;
             let (level, message) = match (reached, self.config.fault_tolerant) {
-                (true, _) => (
-                    Level::Info,
-                    "tollgate token-rate-limit: counters are back",
-                ),
+                (true, _) => (Level::Info, "tollgate token-rate-limit: counters are back"),
                 (false, true) => (
                     Level::Error,
                     "tollgate token-rate-limit: counters can't be reached: requests pass unlimited (fault_tolerant)",
@@ -290,8 +287,12 @@ impl Limiting {
                     return None;
                 }
                 host.count(Outcome::Limited.metric(), 1);
-                let reply =
-                    filter.too_many_requests(&accounts, std::mem::take(&mut self.lines), incoming, host);
+                let reply = filter.too_many_requests(
+                    &accounts,
+                    std::mem::take(&mut self.lines),
+                    incoming,
+                    host,
+                );
                 Some(RequestStep::Reply(reply))
             }
             Err(_) => self.unreached(filter, incoming, host),
@@ -331,7 +332,9 @@ impl Limiting {
         if filter.config.fault_tolerant || filter.config.shadow {
             return None;
         }
-        Some(RequestStep::Reply(filter.unexpected(&incoming.headers, host)))
+        Some(RequestStep::Reply(
+            filter.unexpected(&incoming.headers, host),
+        ))
     }
 
     /// Ends a request that has been counted: only what goes on counts.
@@ -370,12 +373,11 @@ impl Limiting {
     ) -> RequestStep {
         let cost = filter.counts_cost();
         let learned = &filter.learned;
-        let reading = filter.config.metering.read(
-            &incoming.endpoint,
-            body,
-            &|model| learned.of(model),
-            cost,
-        );
+        let reading =
+            filter
+                .config
+                .metering
+                .read(&incoming.endpoint, body, &|model| learned.of(model), cost);
         let demand = match reading {
             Reading::Free(kind) => {
                 host.count(&UNMETERED.with(&[kind]), 1);
@@ -413,7 +415,9 @@ impl Limiting {
                 return RequestStep::unchanged();
             }
             if let Some(denied) = charges.iter().find(|charge| Rule::denies(&charge.limits)) {
-                let name = filter.rule(denied.rule).map_or("", |rule| rule.name.as_str());
+                let name = filter
+                    .rule(denied.rule)
+                    .map_or("", |rule| rule.name.as_str());
                 host.count(&LIMITED.with(&[name]), 1);
                 if filter.config.shadow {
                     host.count(Outcome::Shadowed.metric(), 1);
@@ -422,12 +426,14 @@ impl Limiting {
                 let reply = filter.denied(demand.model.as_deref(), &incoming.headers, host);
                 return self.refuse(filter, Outcome::Denied, reply, host);
             }
-            let never = charges.iter().find(|charge| {
-                charge.limits.iter().any(|limit| limit.most < charge.amount)
-            });
+            let never = charges
+                .iter()
+                .find(|charge| charge.limits.iter().any(|limit| limit.most < charge.amount));
             let clamps = demand.can_be_clamped(&filter.config.metering);
             if let (Some(charge), false) = (never, clamps && !clamped) {
-                let name = filter.rule(charge.rule).map_or("", |rule| rule.name.as_str());
+                let name = filter
+                    .rule(charge.rule)
+                    .map_or("", |rule| rule.name.as_str());
                 host.count(&LIMITED.with(&[name]), 1);
                 if filter.config.shadow {
                     host.count(Outcome::Shadowed.metric(), 1);
@@ -443,7 +449,9 @@ impl Limiting {
             };
             match made {
                 Ok(Some(Admission::Admitted(held, accounts))) => {
-                    return self.admit(filter, incoming, body, demand, held, &accounts, clamped, host);
+                    return self.admit(
+                        filter, incoming, body, demand, held, &accounts, clamped, host,
+                    );
                 }
                 Ok(refused) => {
                     if clamps && let Some(each) = filter.room(&charges, &demand, host) {
@@ -498,7 +506,10 @@ impl Limiting {
         self.refuse(filter, Outcome::Limited, reply, host)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one admission, each used once")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one admission, each used once"
+    )]
     fn admit(
         &mut self,
         filter: &TokenRateLimit,
@@ -765,3 +776,6 @@ impl Exchange<TokenRateLimit> for Limiting {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

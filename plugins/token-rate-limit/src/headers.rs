@@ -78,7 +78,10 @@ pub(crate) fn kong_ai(rule: &Rule, account: &Account, now: u64) -> Vec<Line> {
             unit.shown(left),
         ));
     }
-    if let Some(limit) = account.tightest().and_then(|index| account.limits.get(index)) {
+    if let Some(limit) = account
+        .tightest()
+        .and_then(|index| account.limits.get(index))
+    {
         lines.push(line("X-AI-RateLimit-Reset", limit.window.reset(now)));
     }
     lines

@@ -147,11 +147,13 @@ impl<H: SharedData + ?Sized> Ledger<'_, H> {
         if held.amount == actual {
             return Ok(());
         }
-        let updated = self.table.update_at(self.host, &held.place, self.now, |payload| {
-            let change =
-                counter::settle(payload, &held.limits, &held.windows, settlement, self.now);
-            (change, ())
-        });
+        let updated = self
+            .table
+            .update_at(self.host, &held.place, self.now, |payload| {
+                let change =
+                    counter::settle(payload, &held.limits, &held.windows, settlement, self.now);
+                (change, ())
+            });
         updated.map(|_| ())
     }
 

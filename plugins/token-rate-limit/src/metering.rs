@@ -3,8 +3,8 @@
 use crate::config::{Metering, OnLimit, Unmetered, Unreadable};
 use crate::rule::Unit;
 use tollgate_llm::{
-    Answer, Api, Calibration, Endpoint, Limit, Price, Refused, Request, Sizes, Usage,
-    Unmetered as Kind,
+    Answer, Api, Calibration, Endpoint, Limit, Price, Refused, Request, Sizes, Unmetered as Kind,
+    Usage,
 };
 
 /// What is known of a request before it is answered.
@@ -175,7 +175,13 @@ impl Metering {
         }
     }
 
-    fn unreadable(&self, endpoint: &Endpoint, refused: Refused, body: &[u8], cost: bool) -> Reading {
+    fn unreadable(
+        &self,
+        endpoint: &Endpoint,
+        refused: Refused,
+        body: &[u8],
+        cost: bool,
+    ) -> Reading {
         let no_request = matches!(
             refused,
             Refused::Empty

@@ -80,7 +80,11 @@ mod tests {
             ("/%zz", "/%zz"),
             ("/%2e%2e/a", "/a"),
         ] {
-            assert_eq!(normalised(written.as_bytes()), normal.as_bytes(), "{written}");
+            assert_eq!(
+                normalised(written.as_bytes()),
+                normal.as_bytes(),
+                "{written}"
+            );
         }
     }
 

@@ -116,13 +116,19 @@ impl Matching {
                 .filter(|name| !name.is_empty())
                 .any(|name| any(&self.consumer, name))
         };
-        let path = || any(&self.path, &String::from_utf8_lossy(&crate::path::normalised(client.path)));
+        let path = || {
+            any(
+                &self.path,
+                &String::from_utf8_lossy(&crate::path::normalised(client.path)),
+            )
+        };
         let header = |(name, glob): &(String, Glob)| {
             let mut values = client.headers.all(name);
             values.any(|value| glob.matches(&String::from_utf8_lossy(value)))
         };
         (self.consumer.is_empty() || consumer())
-            && (self.group.is_empty() || client.groups().iter().any(|group| any(&self.group, group)))
+            && (self.group.is_empty()
+                || client.groups().iter().any(|group| any(&self.group, group)))
             && (self.path.is_empty() || path())
             && self.headers.iter().all(header)
     }
@@ -184,10 +190,7 @@ keyword! {
 }
 
 /// The limits of a rule, from the shortest window to the longest.
-pub(crate) fn limits(
-    given: impl IntoIterator<Item = (Window, u64)>,
-    kind: Kind,
-) -> Vec<Limit> {
+pub(crate) fn limits(given: impl IntoIterator<Item = (Window, u64)>, kind: Kind) -> Vec<Limit> {
     let limit = |(window, most)| Limit { window, most, kind };
     let mut limits: Vec<_> = given.into_iter().map(limit).collect();
     limits.sort_by_key(|limit| limit.window.length());
@@ -196,6 +199,8 @@ pub(crate) fn limits(
 
 /// A window of one's own, in seconds.
 pub(crate) fn custom(seconds: u64) -> Option<Window> {
-    let seconds = u32::try_from(seconds).ok().filter(|seconds| *seconds < 1 << 31)?;
+    let seconds = u32::try_from(seconds)
+        .ok()
+        .filter(|seconds| *seconds < 1 << 31)?;
     NonZeroU32::new(seconds).map(Window::Seconds)
 }

@@ -107,8 +107,9 @@ impl<'r> Client<'r> {
             },
             Part::Route => told(Kind::Route, self.host.route()),
             Part::Path => Some((Kind::Path, Cow::Owned(path::normalised(self.path)))),
-            Part::ThisPath(this) => (path::normalised(self.path) == this.as_bytes())
-                .then(|| text(Kind::Path, this)),
+            Part::ThisPath(this) => {
+                (path::normalised(self.path) == this.as_bytes()).then(|| text(Kind::Path, this))
+            }
             // A request that names none has the provider's default.
             Part::Model => Some(text(Kind::Model, self.model.unwrap_or_default())),
             Part::Provider => Some(text(Kind::Provider, self.provider.unwrap_or_default())),

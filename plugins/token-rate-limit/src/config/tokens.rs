@@ -108,7 +108,10 @@ impl Field for Globs {
 
     #[cfg(not(target_family = "wasm"))]
     fn to_json(&self) -> Json {
-        self.0.iter().map(|glob| Json::from(glob.as_str())).collect()
+        self.0
+            .iter()
+            .map(|glob| Json::from(glob.as_str()))
+            .collect()
     }
 }
 
@@ -266,11 +269,13 @@ impl RawTokenRule {
         }
         if self.by.is_empty() {
             reader.member("by", |reader| {
-                reader.error("length must be at least 1; [\"service\"] counts all clients together");
+                reader
+                    .error("length must be at least 1; [\"service\"] counts all clients together");
             });
         }
         let limits = self.limits(reader)?;
-        if self.count == Unit::Cost && raw.pricing.0.is_empty() && raw.unknown_model_price.is_none() {
+        if self.count == Unit::Cost && raw.pricing.0.is_empty() && raw.unknown_model_price.is_none()
+        {
             reader.member("count", |reader| {
                 reader.error("cost needs prices: give pricing, or unknown_model_price");
             });
@@ -286,7 +291,11 @@ impl RawTokenRule {
             name: self.name.clone(),
             unit: self.count,
             by: self.by.iter().map(|origin| origin.0.clone()).collect(),
-            matching: self.matching.as_ref().map(RawMatch::matching).unwrap_or_default(),
+            matching: self
+                .matching
+                .as_ref()
+                .map(RawMatch::matching)
+                .unwrap_or_default(),
             limits: rule::limits(counted, kind),
             written: Vec::new(),
             overflow: overflow(&raw.namespace, &self.name),
@@ -385,9 +394,10 @@ pub(super) fn metering(raw: &RawConfig, reader: &mut Reader<'_>) -> Option<Meter
             })
             .collect()
     });
-    let unknown = raw.unknown_model_price.as_ref().map(|price| {
-        reader.member("unknown_model_price", |reader| price.price(reader))
-    });
+    let unknown = raw
+        .unknown_model_price
+        .as_ref()
+        .map(|price| reader.member("unknown_model_price", |reader| price.price(reader)));
     let mut positive = |name, value: u64| {
         if value == 0 || value > tollgate_llm::request::MOST {
             reader.member(name, |reader| {
@@ -402,7 +412,9 @@ pub(super) fn metering(raw: &RawConfig, reader: &mut Reader<'_>) -> Option<Meter
         positive("most_completion", most);
         if raw.default_completion > most {
             reader.member("default_completion", |reader| {
-                reader.error(format_args!("value must be at most most_completion ({most})"));
+                reader.error(format_args!(
+                    "value must be at most most_completion ({most})"
+                ));
             });
         }
     }

@@ -74,12 +74,7 @@ impl Answering {
     }
 
     /// More of the answer.
-    pub(super) fn chunk(
-        &mut self,
-        filter: &TokenRateLimit,
-        chunk: &[u8],
-        end: bool,
-    ) -> StreamStep {
+    pub(super) fn chunk(&mut self, filter: &TokenRateLimit, chunk: &[u8], end: bool) -> StreamStep {
         let mut output = self.stream.feed(chunk);
         if end {
             self.ended = true;

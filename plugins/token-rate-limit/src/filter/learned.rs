@@ -72,15 +72,17 @@ impl Learned {
         known.shared = now;
         let key = subject::key(&["calibration", &self.namespace, model]);
         let own = known.calibration;
-        let shared = self.table.update(host, &key, &self.overflow, now, |payload| {
-            let mut calibration = payload.and_then(Calibration::from_bytes).unwrap_or(own);
-            calibration.observe_prompt(sizes, prompt);
-            let change = Change::Write {
-                payload: calibration.to_bytes().to_vec(),
-                expires: now.saturating_add(KEPT),
-            };
-            (change, calibration)
-        });
+        let shared = self
+            .table
+            .update(host, &key, &self.overflow, now, |payload| {
+                let mut calibration = payload.and_then(Calibration::from_bytes).unwrap_or(own);
+                calibration.observe_prompt(sizes, prompt);
+                let change = Change::Write {
+                    payload: calibration.to_bytes().to_vec(),
+                    expires: now.saturating_add(KEPT),
+                };
+                (change, calibration)
+            });
         // Without the others this worker goes by what it has seen itself. What many models share says nothing of this one.
         if let Ok(updated) = shared
             && !updated.place.is_overflow()
