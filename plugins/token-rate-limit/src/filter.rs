@@ -3,11 +3,12 @@
 mod answer;
 mod learned;
 mod reply;
+mod reserve;
 
-use crate::config::{Config, LimitHeaders, OnLimit};
+use crate::config::{Config, LimitHeaders};
 use crate::headers::{self, Line};
 use crate::ledger::{Account, Admission, Charge, Held, Ledger, Oddities};
-use crate::metering::{Demand, Reading};
+use crate::metering::Demand;
 use crate::rule::Rule;
 use crate::subject::{self, Client};
 use answer::Answering;
@@ -17,11 +18,9 @@ use tollgate_kit::headers::HeaderMap;
 use tollgate_kit::host::{Failure, Host, HostKind, Level};
 use tollgate_kit::identity::Identity;
 use tollgate_kit::metric::Metric;
-use tollgate_kit::step::{
-    Body, HeaderEdit, RequestEdits, RequestStep, ResponseEdits, ResponseStep, StreamStep,
-};
+use tollgate_kit::step::{Body, HeaderEdit, RequestStep, ResponseEdits, ResponseStep, StreamStep};
 use tollgate_kit::{Exchange, Fallback, Filter};
-use tollgate_llm::{Change, Endpoint};
+use tollgate_llm::Endpoint;
 
 /// The filter with its configuration, and what it has learned.
 #[derive(Debug)]
@@ -90,9 +89,6 @@ const UNMETERED: Metric = Metric {
     labels: &["kind"],
     help: "Requests that passed without being counted in tokens, by kind.",
 };
-
-/// So often a clamped request is charged anew because others were faster.
-const CLAMPS: usize = 4;
 
 impl Filter for TokenRateLimit {
     const NAME: &'static str = "token-rate-limit";
@@ -362,278 +358,6 @@ impl Limiting {
             }
         }
     }
-
-    /// The token rules, once the body is there.
-    fn decide(
-        &mut self,
-        filter: &mut TokenRateLimit,
-        incoming: &Incoming,
-        body: &[u8],
-        host: &dyn Host,
-    ) -> RequestStep {
-        let cost = filter.counts_cost();
-        let learned = &filter.learned;
-        let reading =
-            filter
-                .config
-                .metering
-                .read(&incoming.endpoint, body, &|model| learned.of(model), cost);
-        let demand = match reading {
-            Reading::Free(kind) => {
-                host.count(&UNMETERED.with(&[kind]), 1);
-                host.count(Outcome::Admitted.metric(), 1);
-                return RequestStep::unchanged();
-            }
-            Reading::Rejected(rejected) if filter.config.shadow => {
-                host.count(&UNMETERED.with(&[rejected.word()]), 1);
-                host.count(Outcome::Shadowed.metric(), 1);
-                return RequestStep::unchanged();
-            }
-            Reading::Rejected(rejected) => {
-                let reply = filter.rejected(&rejected, &incoming.headers, host);
-                return self.refuse(filter, Outcome::Rejected, reply, host);
-            }
-            Reading::Metered(demand) => *demand,
-        };
-        self.reserve(filter, incoming, body, demand, host)
-    }
-
-    fn reserve(
-        &mut self,
-        filter: &mut TokenRateLimit,
-        incoming: &Incoming,
-        body: &[u8],
-        mut demand: Demand,
-        host: &dyn Host,
-    ) -> RequestStep {
-        let mut clamped = false;
-        for _ in 0..CLAMPS {
-            let charges = filter.charges(incoming, &demand, host);
-            if charges.is_empty() {
-                // No rule is for it.
-                host.count(Outcome::Admitted.metric(), 1);
-                return RequestStep::unchanged();
-            }
-            if let Some(denied) = charges.iter().find(|charge| Rule::denies(&charge.limits)) {
-                let name = filter
-                    .rule(denied.rule)
-                    .map_or("", |rule| rule.name.as_str());
-                host.count(&LIMITED.with(&[name]), 1);
-                if filter.config.shadow {
-                    host.count(Outcome::Shadowed.metric(), 1);
-                    return RequestStep::unchanged();
-                }
-                let reply = filter.denied(demand.model.as_deref(), &incoming.headers, host);
-                return self.refuse(filter, Outcome::Denied, reply, host);
-            }
-            let never = charges
-                .iter()
-                .find(|charge| charge.limits.iter().any(|limit| limit.most < charge.amount));
-            let clamps = demand.can_be_clamped(&filter.config.metering);
-            if let (Some(charge), false) = (never, clamps && !clamped) {
-                let name = filter
-                    .rule(charge.rule)
-                    .map_or("", |rule| rule.name.as_str());
-                host.count(&LIMITED.with(&[name]), 1);
-                if filter.config.shadow {
-                    host.count(Outcome::Shadowed.metric(), 1);
-                    return RequestStep::unchanged();
-                }
-                let reply = filter.never_fits(charge, &incoming.headers, host);
-                return self.refuse(filter, Outcome::Rejected, reply, host);
-            }
-            let made = match never {
-                // It can only be clamped: there is nothing to charge as it is.
-                Some(_) => Ok(None),
-                None => filter.make(charges.clone(), host).map(Some),
-            };
-            match made {
-                Ok(Some(Admission::Admitted(held, accounts))) => {
-                    return self.admit(
-                        filter, incoming, body, demand, held, &accounts, clamped, host,
-                    );
-                }
-                Ok(refused) => {
-                    if clamps && let Some(each) = filter.room(&charges, &demand, host) {
-                        demand.clamp(each);
-                        clamped = true;
-                        continue;
-                    }
-                    let accounts = match refused {
-                        Some(Admission::Refused(accounts)) => accounts,
-                        _ => filter.accounts(&charges, host),
-                    };
-                    return self.limited(filter, incoming, &charges, &accounts, host);
-                }
-                Err(_) => {
-                    return match self.unreached(filter, incoming, host) {
-                        Some(RequestStep::Reply(reply)) => {
-                            self.release(filter, host);
-                            RequestStep::Reply(reply)
-                        }
-                        _ => RequestStep::unchanged(),
-                    };
-                }
-            }
-        }
-        // Others were faster each time.
-        let charges = filter.charges(incoming, &demand, host);
-        let accounts = filter.accounts(&charges, host);
-        self.limited(filter, incoming, &charges, &accounts, host)
-    }
-
-    fn limited(
-        &mut self,
-        filter: &TokenRateLimit,
-        incoming: &Incoming,
-        charges: &[Charge],
-        accounts: &[Account],
-        host: &dyn Host,
-    ) -> RequestStep {
-        let refusing = accounts.last();
-        let rule = refusing.and_then(|account| filter.rule(account.rule));
-        host.count(
-            &LIMITED.with(&[rule.map_or("", |rule| rule.name.as_str())]),
-            1,
-        );
-        self.show_tokens(filter, accounts, host);
-        if filter.config.shadow {
-            host.count(Outcome::Shadowed.metric(), 1);
-            return RequestStep::unchanged();
-        }
-        let lines = std::mem::take(&mut self.lines);
-        let reply = filter.limited(charges, accounts, lines, &incoming.headers, host);
-        self.refuse(filter, Outcome::Limited, reply, host)
-    }
-
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts of one admission, each used once"
-    )]
-    fn admit(
-        &mut self,
-        filter: &TokenRateLimit,
-        incoming: &Incoming,
-        body: &[u8],
-        demand: Demand,
-        held: Vec<Held>,
-        accounts: &[Account],
-        clamped: bool,
-        host: &dyn Host,
-    ) -> RequestStep {
-        host.count(Outcome::Admitted.metric(), 1);
-        self.show_tokens(filter, accounts, host);
-        if clamped {
-            let each = demand.each.to_string().into_bytes();
-            self.lines.push(("X-Tollgate-Max-Tokens".to_owned(), each));
-        }
-        let mut edits = RequestEdits::default();
-        let can_edit = host.kind() != HostKind::EnvoyHeadersPass;
-        if can_edit {
-            // An answer in a code that is not read here would tell no usage.
-            if incoming.headers.first("accept-encoding").is_some() {
-                let identity = (Cow::Borrowed("accept-encoding"), b"identity".to_vec());
-                edits.headers.push(HeaderEdit::Set(identity.0, identity.1));
-            }
-            let change = Change {
-                limit: demand.limit,
-                include_usage: true,
-            };
-            edits.body = demand
-                .request
-                .as_ref()
-                .and_then(|request| change.apply(body, request));
-        }
-        let cutoff = filter.config.metering.stream_cutoff;
-        self.answering = Some(Answering::new(demand, held, can_edit, cutoff));
-        RequestStep::Continue(edits)
-    }
-
-    fn show_tokens(&mut self, filter: &TokenRateLimit, accounts: &[Account], host: &dyn Host) {
-        let now = host.now().as_secs();
-        if filter.shows(LimitHeaders::OpenAi) {
-            let of_tokens = accounts.iter().filter(|account| {
-                filter
-                    .rule(account.rule)
-                    .is_some_and(|rule| headers::is_tokens(rule.unit))
-            });
-            if let Some(tightest) = of_tokens.min_by_key(|account| account.least_left()) {
-                self.lines.extend(headers::openai("tokens", tightest, now));
-            }
-        }
-        if filter.shows(LimitHeaders::KongAi) {
-            for account in accounts {
-                if let Some(rule) = filter.rule(account.rule) {
-                    self.lines.extend(headers::kong_ai(rule, account, now));
-                }
-            }
-        }
-    }
-}
-
-impl TokenRateLimit {
-    fn counts_cost(&self) -> bool {
-        self.config
-            .tokens
-            .iter()
-            .any(|rule| rule.unit == crate::rule::Unit::Cost)
-    }
-
-    /// What each rule that matches is to be charged. Without `exact` no more is reserved than a window holds: what a request uses
-    /// beyond is debt then.
-    fn charges(&self, incoming: &Incoming, demand: &Demand, host: &dyn Host) -> Vec<Charge> {
-        let client = incoming.client(self, Some(demand), host);
-        let metering = &self.config.metering;
-        let capped = !metering.exact && metering.on_limit == OnLimit::Reject;
-        let rules = self.config.tokens.iter().enumerate();
-        rules
-            .filter(|(_, rule)| rule.matching.matches(&client))
-            .map(|(place, rule)| {
-                self.charge(place, rule, &client, |limits| {
-                    let amount = demand.amount(rule.unit);
-                    let least = limits.iter().map(|limit| limit.most).min();
-                    match least {
-                        Some(least) if capped => amount.min(least),
-                        _ => amount,
-                    }
-                })
-            })
-            .collect()
-    }
-
-    /// How the counters of charges stand. One that can't be read counts as full.
-    fn accounts(&self, charges: &[Charge], host: &dyn Host) -> Vec<Account> {
-        let ledger = self.ledger(host);
-        let mut accounts: Vec<_> = charges
-            .iter()
-            .map(|charge| {
-                let mut standings = ledger.standings(charge).unwrap_or_default();
-                for (limit, standing) in charge.limits.iter().zip(&mut standings) {
-                    standing.exceeded = standing.used.saturating_add(charge.amount) > limit.most;
-                }
-                Account {
-                    rule: charge.rule,
-                    limits: charge.limits.clone(),
-                    standings,
-                }
-            })
-            .collect();
-        // The one that refuses comes last.
-        accounts.sort_by_key(|account| account.exceeded().next().is_some());
-        accounts
-    }
-
-    /// The completion tokens that fit into what is left everywhere, where so few are still worth a request.
-    fn room(&self, charges: &[Charge], demand: &Demand, host: &dyn Host) -> Option<u64> {
-        let accounts = self.accounts(charges, host);
-        let mut each = demand.each;
-        for account in &accounts {
-            let rule = self.rule(account.rule)?;
-            each = each.min(demand.fitting(rule.unit, account.least_left())?);
-        }
-        let least = self.config.metering.min_completion.max(demand.least);
-        (each >= least && each < demand.each).then_some(each)
-    }
 }
 
 impl Exchange<TokenRateLimit> for Limiting {
@@ -692,7 +416,7 @@ impl Exchange<TokenRateLimit> for Limiting {
         let Some(incoming) = self.request.take() else {
             return RequestStep::unchanged();
         };
-        let step = match body {
+        match body {
             Body::TooLarge => {
                 let reply = filter.too_large(&incoming.headers, host);
                 self.refuse(filter, Outcome::Rejected, reply, host)
@@ -705,11 +429,10 @@ impl Exchange<TokenRateLimit> for Limiting {
                 let step = self.decide(filter, &incoming, &[], host);
                 // On Kong it may come after all.
                 self.request = Some(incoming);
-                return step;
+                step
             }
             Body::Whole(body) => self.decide(filter, &incoming, body, host),
-        };
-        step
+        }
     }
 
     fn host_failed(

@@ -21,6 +21,18 @@ pub(crate) struct Charge {
     pub(crate) amount: u64,
 }
 
+impl Charge {
+    /// Whether nothing may ever pass: a model or a path that is not allowed.
+    pub(crate) fn is_denied(&self) -> bool {
+        self.limits.is_empty() || self.limits.iter().any(|limit| limit.most == 0)
+    }
+
+    /// Whether it is more than an empty window holds.
+    pub(crate) fn never_fits(&self) -> bool {
+        self.limits.iter().any(|limit| limit.most < self.amount)
+    }
+}
+
 /// What has been charged by one rule.
 #[derive(Clone, Debug)]
 pub(crate) struct Held {

@@ -23,7 +23,12 @@ mod rule;
 mod subject;
 pub mod window;
 
-pub use config::{Compat, Config, RawConfig};
+pub use config::{
+    Amount, Compat, Config, ErrorCode, Globs, LimitBy, LimitHeaders, Matched, OnLimit, Origin,
+    Path, Policy, Positive, RawConfig, RawMatch, RawPrice, RawRedis, RawTokenRule, SyncRate,
+    Unmetered, Unreadable,
+};
 pub use filter::{Limiting, TokenRateLimit};
+pub use rule::{Ending, Unit};
 
 tollgate_kit::export!(crate::TokenRateLimit);

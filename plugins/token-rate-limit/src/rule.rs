@@ -159,11 +159,6 @@ impl Rule {
         });
         Cow::Owned(limits.collect())
     }
-
-    /// Whether nothing may pass under these limits, whatever the time: a model or a path that is not allowed.
-    pub(crate) fn denies(limits: &[Limit]) -> bool {
-        limits.iter().any(|limit| limit.most == 0) || limits.is_empty()
-    }
 }
 
 /// The field of a configuration that limits this window.

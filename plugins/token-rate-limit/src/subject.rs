@@ -181,7 +181,7 @@ impl Digest {
 }
 
 /// Who makes a model: what stands in front of a slash in its name (`openai/gpt-4.1`), else who speaks its API.
-pub(crate) fn provider<'m>(model: Option<&'m str>, api: tollgate_llm::Api) -> &'m str {
+pub(crate) fn provider(model: Option<&str>, api: tollgate_llm::Api) -> &str {
     use tollgate_llm::Api;
     match model.and_then(|model| model.split_once('/')) {
         Some((provider, _)) => provider,

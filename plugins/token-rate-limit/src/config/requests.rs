@@ -176,7 +176,7 @@ impl Requests {
         needed("path", raw.limit_by == LimitBy::Path && raw.path.is_none());
         if !kong && !(400..600).contains(&raw.error_code.0) {
             reader.member("error_code", |reader| {
-                reader.error("no status of an error: write 400 to 599");
+                reader.warn("no status of an error: every refusal is a 500; write 400 to 599");
             });
         }
         if given.is_empty() {
