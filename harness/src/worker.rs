@@ -152,6 +152,15 @@ pub struct Worker {
     random: fastrand::Rng,
 }
 
+/// The timer of a root context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Timer {
+    /// The VM's place in its worker.
+    pub(crate) slot: usize,
+    /// The root context.
+    pub(crate) root: u32,
+}
+
 /// A filter entry: its root context is the `root`-th of the VM in `slot`.
 struct Entry {
     slot: usize,
@@ -328,33 +337,56 @@ impl Worker {
     /// How long until the next tick is due, by the clock; `None` without ticks.
     #[must_use]
     pub fn next_tick(&self) -> Option<Duration> {
-        let now = self.setup.clock.now_unix_nanos();
-        let due = self
-            .slots
-            .iter()
-            .filter_map(|slot| slot.vm.as_ref()?.next_tick())
-            .min()?;
+        let now = self.setup.clock.elapsed_nanos();
+        let due = self.ticks().into_iter().map(|(_, due)| due).min()?;
         Some(Duration::from_nanos(due.saturating_sub(now)))
     }
 
     /// Runs the ticks that are due.
     pub fn tick_due(&mut self) {
-        let now = self.setup.clock.now_unix_nanos();
-        for index in 0..self.slots.len() {
-            let due = match &mut self.slots[index].vm {
-                Some(vm) => vm.take_due(now),
-                None => continue,
-            };
-            for root in due {
-                let Some(vm) = &mut self.slots[index].vm else {
-                    break;
-                };
-                if let Err(report) = vm.on_tick(&mut self.world, root) {
-                    self.trapped(index, *report);
-                }
-                self.after_callbacks();
-            }
+        let now = self.setup.clock.elapsed_nanos();
+        for (timer, _) in self.ticks().into_iter().filter(|(_, due)| *due <= now) {
+            self.tick(timer);
         }
+    }
+
+    /// The timers that run, in the order of the root contexts, and when each is due by [`Clock::elapsed_nanos`].
+    pub(crate) fn ticks(&self) -> Vec<(Timer, u64)> {
+        let vms = self.slots.iter().enumerate();
+        vms.filter_map(|(slot, place)| Some((slot, place.vm.as_ref()?)))
+            .flat_map(|(slot, vm)| {
+                let timers = vm.ticks().into_iter();
+                timers.map(move |(root, due)| (Timer { slot, root }, due))
+            })
+            .collect()
+    }
+
+    /// Runs a tick and starts its timer again.
+    pub(crate) fn tick(&mut self, timer: Timer) {
+        let now = self.setup.clock.elapsed_nanos();
+        let Some(vm) = self.slots.get_mut(timer.slot).and_then(|s| s.vm.as_mut()) else {
+            return;
+        };
+        if !vm.rearm(timer.root, now) {
+            return;
+        }
+        if let Err(report) = vm.on_tick(&mut self.world, timer.root) {
+            self.trapped(timer.slot, *report);
+        }
+        self.after_callbacks();
+    }
+
+    /// Whether something came into a queue that a filter of this worker reads.
+    pub(crate) fn queue_ready(&self) -> bool {
+        let readers = self.world.readers.iter();
+        readers
+            .filter(|reader| self.slots[reader.vm].generation == reader.generation)
+            .any(|reader| self.setup.shared.queue_signalled(reader.queue))
+    }
+
+    /// Tells filters what came into their queues.
+    pub(crate) fn tell_queues_due(&mut self) {
+        self.after_callbacks();
     }
 
     /// Calls that belong to no open exchange (made in `on_configure`, ticks, `on_log`), to be answered by

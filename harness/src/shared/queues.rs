@@ -52,6 +52,10 @@ impl Queues {
         queue.items.pop_front().ok_or(QueueError::Empty)
     }
 
+    pub(super) fn signalled(&self, id: u32) -> bool {
+        self.queues.get(&id).is_some_and(|queue| queue.signalled)
+    }
+
     pub(super) fn take_signal(&mut self, id: u32) -> bool {
         self.queues
             .get_mut(&id)

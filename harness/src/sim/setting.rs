@@ -1,10 +1,11 @@
 //! Setting up a simulation.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::surroundings::Surroundings;
 use super::{Answer, CallScript, Sim};
 use crate::engine::Module;
 use crate::exchange::Call;
@@ -140,18 +141,13 @@ impl Setting {
         };
         let entries = self.filters.len();
         let worker = Worker::start(setup, self.filters)?;
-        let mut sim = Sim {
-            worker,
-            clock,
-            upstream: Box::new(Answer::echo),
-            scripts: self.scripts,
+        let upstream = Box::new(Answer::echo);
+        let mut surroundings = Surroundings::new(worker, clock, upstream, self.scripts);
+        surroundings.settle();
+        Ok(Sim {
+            surroundings,
             entries,
-            exchanges: HashMap::new(),
-            agenda: Vec::new(),
-            calls: Vec::new(),
-            logs: Vec::new(),
-        };
-        sim.settle();
-        Ok(sim)
+            requests: 0,
+        })
     }
 }
