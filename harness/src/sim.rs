@@ -18,6 +18,8 @@
 
 mod agenda;
 mod answer;
+mod quiet;
+pub mod race;
 mod request;
 mod response;
 mod setting;
@@ -42,9 +44,9 @@ use surroundings::{Surroundings, nanos};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The answer to a request, from the upstream.
-type Upstream = Box<dyn FnMut(&UpstreamRequest) -> Answer>;
+type Upstream = Box<dyn FnMut(&UpstreamRequest) -> Answer + Send>;
 /// The answer to a filter's call.
-type CallScript = Box<dyn FnMut(&Call) -> Answer>;
+type CallScript = Box<dyn FnMut(&Call) -> Answer + Send>;
 
 /// A worker with scripted surroundings.
 ///
@@ -65,7 +67,7 @@ impl Sim {
     /// From now on the upstream answers what `answer` says. Until then it echoes ([`Answer::echo`]).
     pub fn upstream<A: Into<Answer>>(
         &mut self,
-        mut answer: impl FnMut(&UpstreamRequest) -> A + 'static,
+        mut answer: impl FnMut(&UpstreamRequest) -> A + Send + 'static,
     ) {
         self.surroundings.upstream = Box::new(move |request| answer(request).into());
     }
@@ -75,7 +77,7 @@ impl Sim {
     pub fn on_call<A: Into<Answer>>(
         &mut self,
         upstream: &str,
-        mut answer: impl FnMut(&Call) -> A + 'static,
+        mut answer: impl FnMut(&Call) -> A + Send + 'static,
     ) {
         self.surroundings.scripts.insert(
             upstream.to_owned(),
@@ -103,7 +105,8 @@ impl Sim {
 
     fn begin_through(&mut self, entries: &[usize], request: Request) -> ExchangeId {
         self.requests += 1;
-        let id = self.surroundings.open(self.requests, entries, request);
+        let now = self.surroundings.now();
+        let id = self.surroundings.open(self.requests, now, entries, request);
         self.surroundings.settle();
         id
     }

@@ -376,12 +376,18 @@ impl Worker {
         self.after_callbacks();
     }
 
-    /// Whether something came into a queue that a filter of this worker reads.
-    pub(crate) fn queue_ready(&self) -> bool {
+    /// How many filter entries there are.
+    pub(crate) fn entries(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The queues that filters of this worker read.
+    pub(crate) fn queues(&self) -> Vec<u32> {
         let readers = self.world.readers.iter();
         readers
             .filter(|reader| self.slots[reader.vm].generation == reader.generation)
-            .any(|reader| self.setup.shared.queue_signalled(reader.queue))
+            .map(|reader| reader.queue)
+            .collect()
     }
 
     /// Tells filters what came into their queues.

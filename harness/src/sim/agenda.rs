@@ -1,5 +1,9 @@
 //! What will happen around a worker, and when.
 
+use std::fmt;
+
+use bytes::Bytes;
+
 use crate::exchange::{CallId, CallOutcome, Event, ExchangeId};
 use crate::worker::Timer;
 
@@ -79,13 +83,25 @@ impl Agenda {
         sources
     }
 
+    /// The next thing from a source.
+    pub(super) fn peek(&self, source: Source) -> Option<&Happening> {
+        self.next_from(source)
+            .and_then(|index| self.0.get(index))
+            .map(|due| &due.what)
+    }
+
     /// Takes the next thing from a source.
     pub(super) fn take(&mut self, source: Source) -> Option<Happening> {
+        self.next_from(source)
+            .map(|index| self.0.remove(index).what)
+    }
+
+    fn next_from(&self, source: Source) -> Option<usize> {
         let candidates = self.0.iter().enumerate();
-        let (index, _) = candidates
+        let next = candidates
             .filter(|(_, due)| due.source == source)
-            .min_by_key(|(index, due)| (due.at, *index))?;
-        Some(self.0.remove(index).what)
+            .min_by_key(|(index, due)| (due.at, *index));
+        next.map(|(index, _)| index)
     }
 
     /// Takes the next thing that is due. Who leaves goes at once, and a client says more only when all that it has
@@ -104,5 +120,28 @@ impl Agenda {
     /// Forgets what would come from these sources.
     pub(super) fn forget(&mut self, sources: &[Source]) {
         self.0.retain(|due| !sources.contains(&due.source));
+    }
+}
+
+impl fmt::Display for Happening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size = |f: &mut fmt::Formatter<'_>, side: &str, chunk: &Bytes, end: bool| {
+            let last = if end { ", the end" } else { "" };
+            write!(f, "{side} body: {} bytes{last}", chunk.len())
+        };
+        match self {
+            Self::Event(_, Event::RequestHeaders { .. }) => f.write_str("request headers"),
+            Self::Event(_, Event::RequestBody { chunk, end }) => size(f, "request", chunk, *end),
+            Self::Event(_, Event::RequestTrailers(_)) => f.write_str("request trailers"),
+            Self::Event(_, Event::ResponseHeaders { .. }) => f.write_str("response headers"),
+            Self::Event(_, Event::ResponseBody { chunk, end }) => size(f, "response", chunk, *end),
+            Self::Event(_, Event::ResponseTrailers(_)) => f.write_str("response trailers"),
+            Self::Event(_, Event::CallDone(..)) | Self::Call(.., CallOutcome::Response { .. }) => {
+                f.write_str("the call is answered")
+            }
+            Self::Call(.., CallOutcome::Failed(failure)) => write!(f, "the call fails: {failure}"),
+            Self::Leave(_) => f.write_str("the client goes away"),
+            Self::Lose(_) => f.write_str("the upstream's connection ends"),
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::race::RaceSetting;
 use super::surroundings::Surroundings;
 use super::{Answer, CallScript, Sim};
 use crate::engine::Module;
@@ -15,6 +16,14 @@ use crate::worker::{FailurePolicy, FilterSpec, Limits, Setup, StartError, Virtua
 
 /// 2026-01-01 00:00 UTC, in seconds since 1970.
 const START: u64 = 1_767_225_600;
+
+/// What workers are made of: all but their filters, the clock they see, the filters, the answers to calls.
+pub(super) type Parts = (
+    Setup,
+    Arc<VirtualClock>,
+    Vec<FilterSpec>,
+    BTreeMap<String, CallScript>,
+);
 
 /// A simulation that is being set up.
 #[must_use = "nothing happens before `start`"]
@@ -121,11 +130,26 @@ impl Setting {
     pub fn on_call<A: Into<Answer>>(
         mut self,
         upstream: &str,
-        mut answer: impl FnMut(&Call) -> A + 'static,
+        mut answer: impl FnMut(&Call) -> A + Send + 'static,
     ) -> Self {
         let script: CallScript = Box::new(move |call| answer(call).into());
         self.scripts.insert(upstream.to_owned(), script);
         self.cluster(upstream)
+    }
+
+    /// So many workers with these filters, which share their state.
+    pub fn workers(self, workers: usize) -> RaceSetting {
+        RaceSetting::new(self, workers)
+    }
+
+    pub(super) fn into_parts(self) -> Parts {
+        let clock = Arc::new(VirtualClock::at(self.start.saturating_mul(1_000_000_000)));
+        let setup = Setup {
+            clock: clock.clone(),
+            clusters: Some(self.clusters),
+            ..self.setup
+        };
+        (setup, clock, self.filters, self.scripts)
     }
 
     /// Starts the filters.
@@ -133,16 +157,11 @@ impl Setting {
     /// # Errors
     /// When a filter refuses its configuration, traps, or can't be instantiated.
     pub fn start(self) -> Result<Sim, StartError> {
-        let clock = Arc::new(VirtualClock::at(self.start.saturating_mul(1_000_000_000)));
-        let setup = Setup {
-            clock: clock.clone(),
-            clusters: Some(self.clusters),
-            ..self.setup
-        };
         let entries = self.filters.len();
-        let worker = Worker::start(setup, self.filters)?;
+        let (setup, clock, filters, scripts) = self.into_parts();
+        let worker = Worker::start(setup, filters)?;
         let upstream = Box::new(Answer::echo);
-        let mut surroundings = Surroundings::new(worker, clock, upstream, self.scripts);
+        let mut surroundings = Surroundings::new(worker, clock, upstream, scripts);
         surroundings.settle();
         Ok(Sim {
             surroundings,

@@ -60,8 +60,14 @@ impl Surroundings {
         self.clock.elapsed_nanos()
     }
 
-    /// A client connects; what it sends is planned.
-    pub(super) fn open(&mut self, number: u64, entries: &[usize], request: Request) -> ExchangeId {
+    /// A client connects at a time; what it sends is planned.
+    pub(super) fn open(
+        &mut self,
+        number: u64,
+        at: u64,
+        entries: &[usize],
+        request: Request,
+    ) -> ExchangeId {
         let peer = Peer {
             source: SocketAddr::new(request.client, 40_000),
             destination: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000),
@@ -74,26 +80,22 @@ impl Surroundings {
         let exchange = Exchange::new(number, before, head, request.abort);
         self.exchanges.insert(id, exchange);
         let source = Source::Client(number);
-        let now = self.now();
         for (after, said) in request.script() {
             let what = match said {
                 Said::Event(event) => Happening::Event(id, event),
                 Said::Nothing => Happening::Leave(id),
             };
-            let at = now.saturating_add(nanos(after));
+            let at = at.saturating_add(nanos(after));
             self.agenda.plan(at, source, what);
         }
         id
     }
 
-    /// Where something will come from, and when: the agenda, timers, queues.
+    /// Where something will come from, and when: the agenda, timers.
     pub(super) fn sources(&self) -> Vec<(u64, Source)> {
         let mut sources = self.agenda.sources();
         let ticks = self.worker.ticks().into_iter();
         sources.extend(ticks.map(|(timer, due)| (due, Source::Tick(timer))));
-        if self.worker.queue_ready() {
-            sources.push((0, Source::Queue));
-        }
         sources
     }
 
@@ -109,6 +111,18 @@ impl Surroundings {
             }
         }
         self.react();
+    }
+
+    /// What the next step of a source will be.
+    pub(super) fn describe(&self, source: Source) -> String {
+        match source {
+            Source::Tick(_) => "tick".to_owned(),
+            Source::Queue => "queues are ready".to_owned(),
+            source => self
+                .agenda
+                .peek(source)
+                .map_or_else(String::new, ToString::to_string),
+        }
     }
 
     /// Does everything that is due now, but for ticks.
