@@ -18,6 +18,7 @@
 
 mod agenda;
 mod answer;
+pub mod faults;
 mod quiet;
 pub mod race;
 mod request;
@@ -219,6 +220,12 @@ impl Sim {
     /// Host functions that fail from now on, instead of those before.
     pub fn set_faults(&mut self, faults: Faults) {
         self.surroundings.worker.set_faults(faults);
+    }
+
+    /// The faults that are set, with what they noted.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        self.surroundings.worker.faults()
     }
 
     /// What the filters did that another host would not stand.

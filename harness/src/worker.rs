@@ -457,6 +457,12 @@ impl Worker {
         self.world.faults = faults;
     }
 
+    /// The faults that are set, with what they noted.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        &self.world.faults
+    }
+
     /// Whose behaviour it shows.
     #[must_use]
     pub fn profile(&self) -> Profile {
