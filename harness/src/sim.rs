@@ -10,14 +10,15 @@
 //! let filter = Module::load(&Engine::for_simulation()?, "tollgate_key_auth.wasm".as_ref())?;
 //! let mut sim = Sim::of(Profile::Envoy).filter(&filter, json!({ "consumers": [] })).start()?;
 //! let got = sim.send(Request::post("/v1/chat").header("apikey", "k").body("{}").delivered_in(&[1, 1]));
-//! assert_eq!(got.status(), 401);
-//! assert!(got.upstream().is_none());
+//! got.assert_status(401).assert_no_upstream();
 //! # Ok(())
 //! # }
 //! ```
 
 mod agenda;
 mod answer;
+mod assertions;
+mod chunking;
 pub mod faults;
 mod quiet;
 pub mod race;
@@ -29,6 +30,7 @@ mod surroundings;
 use std::time::Duration;
 
 pub use answer::Answer;
+pub use chunking::{chunkings, in_every_chunking};
 pub use request::{Abort, Request};
 pub use response::{Outcome, Response, UpstreamRequest};
 pub use setting::Setting;
