@@ -12,6 +12,7 @@ pub use data::DataError;
 pub use metrics::{Metric, MetricError};
 pub use operation::{Effect, Operation};
 pub use queues::QueueError;
+pub(crate) use queues::{Reader, Wake};
 
 use crate::abi::MetricKind;
 use crate::profile::{Profile, Rules};
@@ -137,9 +138,26 @@ impl Shared {
         )
     }
 
-    pub(crate) fn queue_register(&self, name: &[u8]) -> u32 {
+    /// A number for a worker, which is no other's.
+    pub(crate) fn add_worker(&self) -> u64 {
+        lock(&self.queues).add_worker()
+    }
+
+    pub(crate) fn remove_worker(&self, worker: u64) {
+        lock(&self.queues).remove_worker(worker);
+    }
+
+    /// From now on `wake` is called when something comes for the worker's readers.
+    pub(crate) fn wake_worker_with(&self, worker: u64, wake: Wake) {
+        let waiting = lock(&self.queues).set_wake(worker, Wake::clone(&wake));
+        if waiting {
+            wake();
+        }
+    }
+
+    pub(crate) fn queue_register(&self, name: &[u8], reader: Reader) -> u32 {
         self.operate(
-            || lock(&self.queues).register(name),
+            || lock(&self.queues).register(name, reader),
             |id| {
                 let queue = name.to_vec();
                 (Operation::Register { queue }, Effect::Number((*id).into()))
@@ -159,13 +177,17 @@ impl Shared {
     }
 
     pub(crate) fn queue_push(&self, queue: u32, item: &[u8]) -> Result<(), QueueError> {
-        self.operate(
+        let pushed = self.operate(
             || lock(&self.queues).push(queue, item),
             |pushed| {
                 let item = item.to_vec();
                 (Operation::Push { queue, item }, done(pushed))
             },
-        )
+        );
+        if let Some(wake) = pushed? {
+            wake();
+        }
+        Ok(())
     }
 
     pub(crate) fn queue_pop(&self, queue: u32) -> Result<Vec<u8>, QueueError> {
@@ -181,14 +203,23 @@ impl Shared {
         )
     }
 
-    /// Whether something came into the queue since the last time.
-    pub(crate) fn queue_signalled(&self, queue: u32) -> bool {
-        lock(&self.queues).signalled(queue)
+    /// The readers of a worker that are to be told now, once for each item that came. In a race there are none: who
+    /// watches says when each is told.
+    pub(crate) fn queues_take_untold(&self, worker: u64) -> Vec<(u32, Reader)> {
+        match self.watch {
+            None => lock(&self.queues).take_untold(worker),
+            Some(_) => Vec::new(),
+        }
     }
 
-    /// The same, and forgets it.
-    pub(crate) fn queue_take_signal(&self, queue: u32) -> bool {
-        lock(&self.queues).take_signal(queue)
+    /// The reader of a worker that is to be told next, for whoever watches.
+    pub(crate) fn queues_take_next_untold(&self, worker: u64) -> Option<(u32, Reader)> {
+        lock(&self.queues).take_next_untold(worker)
+    }
+
+    /// Whether a worker has readers that are to be told of something.
+    pub(crate) fn queues_have_untold(&self, worker: u64) -> bool {
+        lock(&self.queues).has_untold(worker)
     }
 
     pub(crate) fn metric_define(&self, kind: MetricKind, name: &str) -> Result<u32, MetricError> {

@@ -20,6 +20,7 @@ mod answer;
 mod assertions;
 mod chunking;
 pub mod faults;
+mod grpc;
 mod quiet;
 pub mod race;
 mod request;
@@ -31,6 +32,7 @@ use std::time::Duration;
 
 pub use answer::Answer;
 pub use chunking::{chunkings, in_every_chunking};
+pub use grpc::{GrpcAnswer, GrpcCall};
 pub use request::{Abort, Request};
 pub use response::{Outcome, Response, UpstreamRequest};
 pub use setting::Setting;
@@ -46,10 +48,14 @@ use surroundings::{Surroundings, nanos};
 /// How long an exchange may wait for a tick, in virtual time, before it counts as [`Outcome::Waiting`].
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The answer to a request, from the upstream.
-type Upstream = Box<dyn FnMut(&UpstreamRequest) -> Answer + Send>;
-/// The answer to a filter's call.
-type CallScript = Box<dyn FnMut(&Call) -> Answer + Send>;
+/// What answers a question of the kind `Q`.
+type Script<Q, A> = Box<dyn FnMut(&Q) -> A + Send>;
+/// The upstream, which answers requests.
+type Upstream = Script<UpstreamRequest, Answer>;
+/// What answers a filter's calls.
+type CallScript = Script<Call, Answer>;
+/// A gRPC service, which says what it does at each moment of a call.
+type GrpcScript = Script<GrpcCall, GrpcAnswer>;
 
 /// A worker with scripted surroundings.
 ///
@@ -72,7 +78,7 @@ impl Sim {
         &mut self,
         mut answer: impl FnMut(&UpstreamRequest) -> A + Send + 'static,
     ) {
-        self.surroundings.upstream = Box::new(move |request| answer(request).into());
+        self.surroundings.scripts.upstream = Box::new(move |request| answer(request).into());
     }
 
     /// From now on calls to `upstream` get what `answer` says. Without a script a call fails as unknown. Under Envoy's
@@ -82,7 +88,7 @@ impl Sim {
         upstream: &str,
         mut answer: impl FnMut(&Call) -> A + Send + 'static,
     ) {
-        self.surroundings.scripts.insert(
+        self.surroundings.scripts.calls.insert(
             upstream.to_owned(),
             Box::new(move |call| answer(call).into()),
         );

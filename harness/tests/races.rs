@@ -9,6 +9,7 @@ use guest::Guest;
 use serde_json::json;
 use tollgate_harness::engine::Module;
 use tollgate_harness::profile::Profile;
+use tollgate_harness::shared::Operation;
 use tollgate_harness::sim::race::{self, Counterexample, Lead, Race, RaceSetting, Schedule};
 use tollgate_harness::sim::{Answer, Request, Sim};
 
@@ -203,24 +204,61 @@ fn a_window_may_end_in_the_middle_of_a_callback_only_where_workers_stall() {
 }
 
 #[test]
-fn a_queue_wakes_its_reader_on_another_worker() {
+fn a_reader_on_another_worker_is_told_of_each_item_at_any_moment_after_it_came() {
     let mut guest = Guest::new();
-    let (name, key) = (guest.text("jobs"), guest.text("n"));
-    let reader = guest
-        .on("configure", &format!("(drop (call $register {name} (i32.const 32)))"))
+    let (jobs, done, key) = (guest.text("jobs"), guest.text("done"), guest.text("n"));
+    // All workers register: the last reads. At the headers an item goes in, at the body `n` is how many were taken out.
+    let taken = format!(
+        "(if (i32.eqz (call $get_shared {done} (i32.const 16) (i32.const 20) (i32.const 24)))
+           (then (local.set $t (i32.load8_u (i32.load (i32.const 16))))))"
+    );
+    let guest = guest
+        .with(&format!(
+            "(func $taken (result i32) (local $t i32) {taken} (call $fresh) (local.get $t))"
+        ))
+        .on(
+            "configure",
+            &format!("(drop (call $register {jobs} (i32.const 32)))"),
+        )
+        .on(
+            "request_headers",
+            "(drop (call $enqueue (i32.load (i32.const 32)) (i32.const 1024) (i32.const 1)))",
+        )
+        .on(
+            "request_body",
+            &format!(
+                "(i32.store8 (i32.const 80) (call $taken))
+                 (drop (call $set_shared {key} (i32.const 80) (i32.const 1) (i32.const 0)))"
+            ),
+        )
         .on(
             "queue_ready",
             &format!(
-                "(drop (call $dequeue (local.get $n) (i32.const 16) (i32.const 20)))
-                 (drop (call $set_shared {key} (i32.load (i32.const 16)) (i32.load (i32.const 20)) (i32.const 0)))"
+                "(if (i32.eqz (call $dequeue (local.get $n) (i32.const 16) (i32.const 20)))
+                   (then
+                     (i32.store8 (i32.const 80) (i32.add (call $taken) (i32.const 1)))
+                     (drop (call $set_shared {done} (i32.const 80) (i32.const 1) (i32.const 0)))))"
             ),
-        )
-        .on("request_headers", "(drop (call $enqueue (i32.const 1) (i32.const 1024) (i32.const 1)))");
-    let module = reader.module();
-    let mut race = workers(&module, 2).start().unwrap();
-    race.spawn(1, Request::get("/"));
-    race.run();
-    assert_eq!(race.shared().value("n"), Some(b"j".to_vec()));
+        );
+    let module = guest.module();
+    let seen = outcomes(
+        || workers(&module, 3),
+        |race| {
+            race.spawn(0, Request::post("/").body("x").delivered_in(&[1]));
+            race.spawn(1, Request::get("/"));
+            race.run();
+            assert_eq!(race.shared().value("done"), Some(vec![2]), "each once");
+            let readers = race
+                .steps()
+                .into_iter()
+                .filter_map(|step| match step.operation()? {
+                    (Operation::Pop { .. }, _) => step.worker(),
+                    _ => None,
+                });
+            assert_eq!(readers.collect::<Vec<_>>(), [2, 2]);
+        },
+    );
+    assert_eq!(seen, BTreeSet::from([0, 1, 2]));
 }
 
 #[test]

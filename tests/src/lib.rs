@@ -1,5 +1,6 @@
 //! What the black-box tests share: where the shipped modules and the tools are.
 
+pub mod grpc;
 pub mod hostile;
 
 use std::collections::BTreeMap;

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 use tollgate_tests::hostile::{Hostile, Words, ordeals};
 
-/// What both filters look at.
+/// What the filters look at.
 const WORDS: Words = Words {
     configurations: &[],
     headers: &[
@@ -39,6 +39,17 @@ const KEY_AUTH: &[&[u8]] = &[
     br#"{"nonsense":"#,
 ];
 
+const HEADER_TRANSFORM: &[&[u8]] = &[
+    br#"{"host":"envoy","sse":true,"uri_pattern":"/(.*)","request":{"http_method":"GET","remove":{"headers":["apikey"],"querystring":["a"],"body":["n"]},
+        "replace":{"uri":"/$(uri_captures[1] or 'x')","headers":["host:$(headers.etag or 'h')"]},"append":{"headers":["etag:1"],"body":["apikey:1"],"querystring":["a:$(query_params.a)"]}},
+        "response":{"append":{"headers":["etag:1"],"json":["n:1"]},"rename":{"headers":["etag:x-etag"]}}}"#,
+    br#"{"host":"kong","compat":"kong","max_body_bytes":10,"request":{"add":{"body":["a:$(shared.x)"],"headers":["x-consumer-id:$(headers.apikey:upper())"]},
+        "replace":{"uri":"/n?x","headers":["host:h"]},"rename":{"headers":["etag:apikey"]}},"response":{"remove":{"json":["n"]}}}"#,
+    br#"{"large_body":"refuse","max_body_bytes":5,"when":{"models":["*"],"consumers":["a"]},"request_json":{"set":{"a.b":"$(consumer.id)"}},
+        "response_json":{"remove":["n"]}}"#,
+    br#"{"host":"envoy-headers-pass","request":{"replace":{"querystring":["a:1"]},"http_method":"HEAD"},"response":{"add":{"json":["a:1"]}}}"#,
+];
+
 const PROBE: &[&[u8]] = &[
     br#"{"host":"envoy","hold":100,"ask":"u","response":"reverse"}"#,
     br#"{"host":"kong","hold":100,"ask":"u","ask_after_body":true,"response":"count"}"#,
@@ -55,6 +66,8 @@ fn host(filter: &str, configurations: &'static [&'static [u8]]) -> Hostile {
 }
 
 static KEY_AUTH_HOST: LazyLock<Hostile> = LazyLock::new(|| host("key_auth", KEY_AUTH));
+static HEADER_TRANSFORM_HOST: LazyLock<Hostile> =
+    LazyLock::new(|| host("header_transform", HEADER_TRANSFORM));
 static PROBE_HOST: LazyLock<Hostile> = LazyLock::new(|| host("probe", PROBE));
 
 proptest! {
@@ -63,6 +76,11 @@ proptest! {
     #[test]
     fn key_auth_survives_any_host(ordeal in ordeals()) {
         KEY_AUTH_HOST.survived(&ordeal)?;
+    }
+
+    #[test]
+    fn header_transform_survives_any_host(ordeal in ordeals()) {
+        HEADER_TRANSFORM_HOST.survived(&ordeal)?;
     }
 
     #[test]

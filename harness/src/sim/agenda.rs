@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::exchange::{CallId, CallOutcome, Event, ExchangeId};
-use crate::worker::Timer;
+use crate::worker::{GrpcEvent, GrpcId, Timer};
 
 /// Where the things come from that happen to a worker. What comes from one source comes in order; sources race.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,9 +16,11 @@ pub(super) enum Source {
     Upstream(u64),
     /// The upstream of a filter's call.
     Call(CallId),
+    /// The service of a filter's gRPC call or stream.
+    Grpc(GrpcId),
     /// The timer of a root context.
     Tick(Timer),
-    /// A queue that a filter reads.
+    /// The queues that filters of the worker read.
     Queue,
 }
 
@@ -40,6 +42,8 @@ pub(super) enum Happening {
     Lose(ExchangeId),
     /// A call ends.
     Call(Option<ExchangeId>, CallId, CallOutcome),
+    /// Something happens to a gRPC call or stream.
+    Grpc(GrpcId, GrpcEvent),
 }
 
 impl Happening {
@@ -48,6 +52,7 @@ impl Happening {
         match self {
             Self::Event(id, _) | Self::Leave(id) | Self::Lose(id) => Some(*id),
             Self::Call(id, ..) => *id,
+            Self::Grpc(..) => None,
         }
     }
 }
@@ -140,6 +145,14 @@ impl fmt::Display for Happening {
                 f.write_str("the call is answered")
             }
             Self::Call(.., CallOutcome::Failed(failure)) => write!(f, "the call fails: {failure}"),
+            Self::Grpc(_, GrpcEvent::InitialMetadata(_)) => f.write_str("gRPC initial metadata"),
+            Self::Grpc(_, GrpcEvent::Message(message)) => {
+                write!(f, "gRPC message: {} bytes", message.len())
+            }
+            Self::Grpc(_, GrpcEvent::TrailingMetadata(_)) => f.write_str("gRPC trailing metadata"),
+            Self::Grpc(_, GrpcEvent::Closed(status)) => {
+                write!(f, "gRPC end: status {}", status.code)
+            }
             Self::Leave(_) => f.write_str("the client goes away"),
             Self::Lose(_) => f.write_str("the upstream's connection ends"),
         }

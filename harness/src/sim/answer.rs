@@ -187,7 +187,7 @@ impl Answer {
     pub(super) fn into_outcome(self) -> CallOutcome {
         match self.outcome {
             // A call's answer is handed over whole or not at all.
-            Ok(reply) if reply.end != End::Proper => CallOutcome::Failed(CallFailure::Reset),
+            Ok(reply) if reply.end != End::Proper => CallOutcome::Failed(CallFailure::Truncated),
             Ok(reply) => {
                 let trailers = reply.trailers.clone();
                 let headers = reply.framed();

@@ -174,6 +174,17 @@ impl Sim {
         }
         self
     }
+
+    /// Fails if the filters did something that another host would not stand.
+    ///
+    /// # Panics
+    /// With everything that they did.
+    #[track_caller]
+    pub fn assert_portable(&self) -> &Self {
+        let found: Vec<_> = self.portability().iter().map(ToString::to_string).collect();
+        assert!(found.is_empty(), "not portable:\n{}", found.join("\n"));
+        self
+    }
 }
 
 impl fmt::Display for Response {

@@ -33,12 +33,12 @@
 mod baton;
 mod explore;
 mod schedule;
+mod scripts;
 mod strategy;
 mod trace;
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -50,12 +50,13 @@ pub use trace::Step;
 use super::quiet::{self, message};
 use super::setting::Setting;
 use super::surroundings::{Surroundings, nanos};
-use super::{Answer, CallScript, PATIENCE, Request, Response, Upstream, UpstreamRequest};
+use super::{Answer, GrpcCall, PATIENCE, Request, Response, UpstreamRequest};
 use crate::exchange::Call;
 use crate::shared::Shared;
 use crate::vm::{LogLine, TrapReport};
 use crate::worker::{Clock, FilterSpec, Limits, Setup, StartError, VirtualClock, Worker};
 use baton::{Arrival, Baton, Goal, Turn};
+use scripts::CommonScripts;
 use strategy::Scheduler;
 use trace::What;
 
@@ -64,9 +65,6 @@ const STEPS: usize = 100_000;
 
 /// How long a callback may take of the clock on the wall. It waits for other workers, which is none of its doing.
 const CALLBACK: Duration = Duration::from_secs(60);
-
-/// A script that several workers ask, one at a time.
-type Common<T> = Arc<Mutex<T>>;
 
 /// A race that is being set up.
 #[must_use = "nothing happens before `start`"]
@@ -125,21 +123,16 @@ impl RaceSetting {
         let shared = Arc::new(Shared::watched(setup.profile, baton.clone()));
         // The first race of this baton: the place is free.
         let _ = baton.shared.set(Arc::downgrade(&shared));
-        let upstream: Upstream = Box::new(Answer::echo);
         let mut race = Race {
             baton,
             threads: Vec::new(),
             shared,
             clock,
-            upstream: Arc::new(Mutex::new(upstream)),
+            scripts: CommonScripts::new(scripts),
             spawned: 0,
         };
-        let scripts: BTreeMap<_, _> = scripts
-            .into_iter()
-            .map(|(name, script)| (name, Arc::new(Mutex::new(script))))
-            .collect();
         for worker in 0..self.workers {
-            race.start_worker(worker, &setup, &filters, &scripts)?;
+            race.start_worker(worker, &setup, &filters)?;
         }
         Ok(race)
     }
@@ -151,7 +144,7 @@ pub struct Race {
     threads: Vec<JoinHandle<()>>,
     shared: Arc<Shared>,
     clock: Arc<VirtualClock>,
-    upstream: Common<Upstream>,
+    scripts: CommonScripts,
     spawned: u64,
 }
 
@@ -161,7 +154,6 @@ impl Race {
         index: usize,
         setup: &Setup,
         filters: &[FilterSpec],
-        scripts: &BTreeMap<String, Common<CallScript>>,
     ) -> Result<(), StartError> {
         let setup = Setup {
             shared: self.shared.clone(),
@@ -175,10 +167,7 @@ impl Race {
         };
         let clock = self.clock.clone();
         let worker = Worker::start(setup, filters.to_vec())?;
-        let upstream: Upstream = common(&self.upstream);
-        let scripts = scripts.iter();
-        let scripts = scripts.map(|(name, script)| (name.clone(), common_call(script)));
-        let mut surroundings = Surroundings::new(worker, clock, upstream, scripts.collect());
+        let mut surroundings = Surroundings::new(worker, clock, self.scripts.of_worker());
         self.baton.publish(index, &mut surroundings);
         let baton = self.baton.clone();
         self.threads.push(std::thread::spawn(move || {
@@ -210,7 +199,8 @@ impl Race {
         number
     }
 
-    /// Runs until all requests are answered, but for at most 60 s of virtual time.
+    /// Runs until all requests are answered and readers of queues are told of every item, but for at most 60 s of virtual
+    /// time.
     ///
     /// # Panics
     /// When the race never ends, or a script panicked.
@@ -239,8 +229,8 @@ impl Race {
         &mut self,
         mut answer: impl FnMut(&UpstreamRequest) -> A + Send + 'static,
     ) {
-        let mut upstream = self.upstream.lock().unwrap_or_else(PoisonError::into_inner);
-        *upstream = Box::new(move |request| answer(request).into());
+        let upstream = Box::new(move |request: &UpstreamRequest| answer(request).into());
+        self.scripts.set_upstream(upstream);
     }
 
     /// What came of a request, by its number. One that is not answered is [`super::Outcome::Waiting`].
@@ -293,6 +283,12 @@ impl Race {
         self.baton.board().calls.clone()
     }
 
+    /// Every gRPC call and stream that filters made since the start, as far as it came, with the worker.
+    #[must_use]
+    pub fn grpc_calls(&self) -> Vec<(usize, GrpcCall)> {
+        self.baton.board().grpc_calls()
+    }
+
     /// The interleaving so far. [`Lead::Replay`] makes it happen again.
     #[must_use]
     pub fn schedule(&self) -> Schedule {
@@ -335,14 +331,4 @@ fn work(baton: &Baton, index: usize, surroundings: &mut Surroundings) {
         baton.publish(index, surroundings);
         baton.hand_on();
     }
-}
-
-fn common(script: &Common<Upstream>) -> Upstream {
-    let script = script.clone();
-    Box::new(move |request| (script.lock().unwrap_or_else(PoisonError::into_inner))(request))
-}
-
-fn common_call(script: &Common<CallScript>) -> CallScript {
-    let script = script.clone();
-    Box::new(move |call| (script.lock().unwrap_or_else(PoisonError::into_inner))(call))
 }

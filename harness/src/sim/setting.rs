@@ -1,13 +1,13 @@
 //! Setting up a simulation.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::race::RaceSetting;
-use super::surroundings::Surroundings;
-use super::{Answer, CallScript, Sim};
+use super::surroundings::{Scripts, Surroundings};
+use super::{Answer, CallScript, GrpcAnswer, GrpcCall, Sim};
 use crate::engine::Module;
 use crate::exchange::Call;
 use crate::profile::{Knobs, Profile};
@@ -17,13 +17,8 @@ use crate::worker::{FailurePolicy, FilterSpec, Limits, Setup, StartError, Virtua
 /// 2026-01-01 00:00 UTC, in seconds since 1970.
 const START: u64 = 1_767_225_600;
 
-/// What workers are made of: all but their filters, the clock they see, the filters, the answers to calls.
-pub(super) type Parts = (
-    Setup,
-    Arc<VirtualClock>,
-    Vec<FilterSpec>,
-    BTreeMap<String, CallScript>,
-);
+/// What workers are made of: all but their filters, the clock they see, the filters, what answers them.
+pub(super) type Parts = (Setup, Arc<VirtualClock>, Vec<FilterSpec>, Scripts);
 
 /// A simulation that is being set up.
 #[must_use = "nothing happens before `start`"]
@@ -33,7 +28,7 @@ pub struct Setting {
     filters: Vec<FilterSpec>,
     environment: Vec<(String, String)>,
     on_trap: FailurePolicy,
-    scripts: BTreeMap<String, CallScript>,
+    scripts: Scripts,
     clusters: BTreeSet<String>,
 }
 
@@ -48,7 +43,7 @@ impl Setting {
             filters: Vec::new(),
             environment: Vec::new(),
             on_trap: FailurePolicy::default(),
-            scripts: BTreeMap::new(),
+            scripts: Scripts::default(),
             clusters: BTreeSet::new(),
         }
     }
@@ -114,6 +109,13 @@ impl Setting {
         self
     }
 
+    /// A filter that does what does not work on every host fails: it does not start, or its request is answered 500 with
+    /// the row of the table of differences.
+    pub fn strict(mut self) -> Self {
+        self.setup.strict = true;
+        self
+    }
+
     /// Host functions that fail from the start.
     pub fn faults(mut self, faults: Faults) -> Self {
         self.setup.faults = faults;
@@ -133,7 +135,19 @@ impl Setting {
         mut answer: impl FnMut(&Call) -> A + Send + 'static,
     ) -> Self {
         let script: CallScript = Box::new(move |call| answer(call).into());
-        self.scripts.insert(upstream.to_owned(), script);
+        self.scripts.calls.insert(upstream.to_owned(), script);
+        self.cluster(upstream)
+    }
+
+    /// The script for gRPC calls and streams to the cluster `upstream`, as [`Sim::on_grpc`], from before the filters
+    /// start.
+    pub fn on_grpc(
+        mut self,
+        upstream: &str,
+        answer: impl FnMut(&GrpcCall) -> GrpcAnswer + Send + 'static,
+    ) -> Self {
+        let answer = Box::new(answer);
+        self.scripts.grpc.insert(upstream.to_owned(), answer);
         self.cluster(upstream)
     }
 
@@ -160,8 +174,7 @@ impl Setting {
         let entries = self.filters.len();
         let (setup, clock, filters, scripts) = self.into_parts();
         let worker = Worker::start(setup, filters)?;
-        let upstream = Box::new(Answer::echo);
-        let mut surroundings = Surroundings::new(worker, clock, upstream, scripts);
+        let mut surroundings = Surroundings::new(worker, clock, scripts);
         surroundings.settle();
         Ok(Sim {
             surroundings,

@@ -9,25 +9,45 @@ use bytes::Bytes;
 
 use super::agenda::{Agenda, Happening, Source};
 use super::answer::{Reply, Told};
+use super::grpc::Services;
 use super::request::Said;
 use super::response::Exchange;
-use super::{Abort, Answer, CallScript, Outcome, Request, Response, Upstream};
+use super::{Abort, Answer, CallScript, GrpcScript, Outcome, Request, Response, Upstream};
 use crate::exchange::{Action, Call, CallFailure, CallOutcome, ExchangeId, Peer};
 use crate::http::Headers;
 use crate::profile::Profile;
 use crate::vm::LogLine;
-use crate::worker::{Clock, VirtualClock, Worker};
+use crate::worker::{Clock, GrpcEvent, VirtualClock, Worker};
 
 /// How long nginx waits for the answer to a call that names no timeout: `wasm_socket_read_timeout`, 60 s unless set.
 /// Envoy waits for ever.
 const KONG_CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// What answers filters and requests.
+pub(super) struct Scripts {
+    pub(super) upstream: Upstream,
+    /// For calls, by the upstream that they name.
+    pub(super) calls: BTreeMap<String, CallScript>,
+    /// For gRPC calls and streams, by their cluster.
+    pub(super) grpc: BTreeMap<String, GrpcScript>,
+}
+
+impl Default for Scripts {
+    fn default() -> Self {
+        Self {
+            upstream: Box::new(Answer::echo),
+            calls: BTreeMap::new(),
+            grpc: BTreeMap::new(),
+        }
+    }
+}
+
 /// A worker and what is around it. Nothing happens by itself: a driver says which source goes next.
 pub(super) struct Surroundings {
     pub(super) worker: Worker,
     pub(super) clock: Arc<VirtualClock>,
-    pub(super) upstream: Upstream,
-    pub(super) scripts: BTreeMap<String, CallScript>,
+    pub(super) scripts: Scripts,
+    pub(super) services: Services,
     pub(super) agenda: Agenda,
     pub(super) exchanges: HashMap<ExchangeId, Exchange>,
     pub(super) calls: Vec<Call>,
@@ -35,17 +55,12 @@ pub(super) struct Surroundings {
 }
 
 impl Surroundings {
-    pub(super) fn new(
-        worker: Worker,
-        clock: Arc<VirtualClock>,
-        upstream: Upstream,
-        scripts: BTreeMap<String, CallScript>,
-    ) -> Self {
+    pub(super) fn new(worker: Worker, clock: Arc<VirtualClock>, scripts: Scripts) -> Self {
         let mut new = Self {
             worker,
             clock,
-            upstream,
             scripts,
+            services: Services::default(),
             agenda: Agenda::default(),
             exchanges: HashMap::new(),
             calls: Vec::new(),
@@ -103,7 +118,7 @@ impl Surroundings {
     pub(super) fn step(&mut self, source: Source) {
         match source {
             Source::Tick(timer) => self.worker.tick(timer),
-            Source::Queue => self.worker.tell_queues_due(),
+            Source::Queue => self.worker.tell_next_reader(),
             source => {
                 if let Some(what) = self.agenda.take(source) {
                     self.happen(what);
@@ -117,7 +132,7 @@ impl Surroundings {
     pub(super) fn describe(&self, source: Source) -> String {
         match source {
             Source::Tick(_) => "tick".to_owned(),
-            Source::Queue => "queues are ready".to_owned(),
+            Source::Queue => "a queue is ready".to_owned(),
             source => self
                 .agenda
                 .peek(source)
@@ -158,6 +173,12 @@ impl Surroundings {
                 .worker
                 .deliver(id, crate::exchange::Event::CallDone(call, outcome)),
             Happening::Call(None, call, outcome) => self.worker.root_call_done(call, outcome),
+            Happening::Grpc(id, event) => {
+                if matches!(event, GrpcEvent::Closed(_)) {
+                    self.agenda.forget(&[Source::Grpc(id)]);
+                }
+                self.worker.grpc_event(id, event);
+            }
         }
     }
 
@@ -175,6 +196,7 @@ impl Surroundings {
                 busy = true;
                 self.call(None, call);
             }
+            busy |= self.react_grpc();
             if !busy {
                 break;
             }
@@ -183,7 +205,7 @@ impl Surroundings {
     }
 
     fn call(&mut self, id: Option<ExchangeId>, call: Call) {
-        let answer = match self.scripts.get_mut(&call.upstream) {
+        let answer = match self.scripts.calls.get_mut(&call.upstream) {
             Some(script) => script(&call),
             None => Answer::failed(CallFailure::UnknownUpstream),
         };
@@ -286,7 +308,7 @@ impl Surroundings {
         }
         let request = exchange.request.clone();
         let source = Source::Upstream(exchange.number);
-        let answer = (self.upstream)(&request);
+        let answer = (self.scripts.upstream)(&request);
         let head = request.method == "HEAD";
         exchange.response.upstream = Some(request);
         let Some(after) = answer.after else {

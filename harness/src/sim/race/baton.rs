@@ -14,7 +14,7 @@ use crate::exchange::Call;
 use crate::shared::{Effect, Operation, Shared, Watch};
 use crate::sim::agenda::Source;
 use crate::sim::surroundings::Surroundings;
-use crate::sim::{Request, Response};
+use crate::sim::{GrpcCall, Request, Response};
 use crate::vm::{LogLine, TrapReport};
 use crate::worker::{Clock, VirtualClock};
 
@@ -76,13 +76,14 @@ pub(super) struct Board {
 struct Place {
     /// Where something will come from, and when.
     sources: Vec<(u64, Source)>,
-    /// The queues that its filters read.
-    queues: Vec<u32>,
+    /// Its number in the shared state, which knows whom a queue is to be told.
+    id: u64,
     /// What it is in the middle of.
     inside: Option<Source>,
     /// Requests that it does not know of yet.
     arrivals: Vec<Arrival>,
     traps: usize,
+    grpc_calls: Vec<GrpcCall>,
 }
 
 /// A client that connects.
@@ -195,13 +196,14 @@ impl Baton {
         let place = &mut board.workers[worker];
         place.inside = None;
         place.sources = surroundings.sources();
-        place.queues = surroundings.worker.queues();
+        place.id = surroundings.worker.id();
         let traps = surroundings.worker.traps();
         let new = traps.get(place.traps..).unwrap_or_default();
         board.traps.extend(new.iter().map(|t| (worker, t.clone())));
         place.traps = traps.len();
         let logs = surroundings.logs.drain(..);
         board.logs.extend(logs.map(|line| (worker, line)));
+        place.grpc_calls.clone_from(&surroundings.services.calls);
         let calls = surroundings.calls.drain(..);
         board.calls.extend(calls.map(|call| (worker, call)));
         for (number, response) in surroundings.take_over() {
@@ -255,11 +257,11 @@ impl Baton {
 
     fn decide(&self, board: &mut Board) -> Option<Lane> {
         let shared = self.shared.get().and_then(Weak::upgrade);
-        let signalled = |queue: &u32| {
+        let untold = |worker: u64| {
             let shared = shared.as_ref();
-            shared.is_some_and(|shared| shared.queue_signalled(*queue))
+            shared.is_some_and(|shared| shared.queues_have_untold(worker))
         };
-        board.decide(signalled)
+        board.decide(untold)
     }
 }
 
@@ -300,6 +302,14 @@ impl Board {
         self.holder == Holder::Main || self.abandoned.is_some()
     }
 
+    /// Every gRPC call, as far as it came, with the worker.
+    pub(super) fn grpc_calls(&self) -> Vec<(usize, GrpcCall)> {
+        let places = self.workers.iter().enumerate();
+        places
+            .flat_map(|(worker, place)| place.grpc_calls.iter().map(move |c| (worker, c.clone())))
+            .collect()
+    }
+
     fn record(&mut self, what: What) {
         let Some(lane) = self.current else {
             return;
@@ -313,7 +323,7 @@ impl Board {
     }
 
     /// Who makes the next step; `None` at the end of the run.
-    fn decide(&mut self, signalled: impl Fn(&u32) -> bool) -> Option<Lane> {
+    fn decide(&mut self, untold: impl Fn(u64) -> bool) -> Option<Lane> {
         loop {
             if self.abandoned.is_some() {
                 return None;
@@ -325,7 +335,7 @@ impl Board {
                 ));
                 return None;
             }
-            let (lanes, next) = self.candidates(&signalled);
+            let (lanes, next) = self.candidates(&untold);
             let Some(chosen) = self.scheduler.choose(self.current, &lanes) else {
                 if let Goal::Until(end) = self.goal {
                     self.pass_to(end);
@@ -346,7 +356,7 @@ impl Board {
     }
 
     /// Who could make the next step, and when more could.
-    fn candidates(&self, signalled: impl Fn(&u32) -> bool) -> (Vec<Lane>, Option<u64>) {
+    fn candidates(&self, untold: impl Fn(u64) -> bool) -> (Vec<Lane>, Option<u64>) {
         let now = self.clock.elapsed_nanos();
         let (until, ends) = match self.goal {
             Goal::Answered(until) => (until, self.open == 0),
@@ -364,7 +374,7 @@ impl Board {
             }
             match place.inside {
                 Some(source) => lanes.push(Lane::Worker(worker, source)),
-                None if !ends && place.queues.iter().any(&signalled) => {
+                None if untold(place.id) => {
                     lanes.push(Lane::Worker(worker, Source::Queue));
                 }
                 None => {}

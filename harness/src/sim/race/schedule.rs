@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::exchange::CallId;
 use crate::sim::agenda::Source;
-use crate::worker::Timer;
+use crate::worker::{GrpcId, Timer};
 
 /// Something that goes its way by itself, in steps: what comes from one source to one worker, or the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -102,6 +102,7 @@ impl fmt::Display for Lane {
             Source::Client(number) => write!(f, "{worker}:c{number}"),
             Source::Upstream(number) => write!(f, "{worker}:u{number}"),
             Source::Call(CallId(number)) => write!(f, "{worker}:k{number}"),
+            Source::Grpc(GrpcId(number)) => write!(f, "{worker}:g{number}"),
             Source::Tick(Timer { slot, root }) => write!(f, "{worker}:t{slot}.{root}"),
             Source::Queue => write!(f, "{worker}:q"),
         }
@@ -118,6 +119,7 @@ fn lane_of(text: &str) -> Option<Lane> {
         "c" => Source::Client(number.parse().ok()?),
         "u" => Source::Upstream(number.parse().ok()?),
         "k" => Source::Call(CallId(number.parse().ok()?)),
+        "g" => Source::Grpc(GrpcId(number.parse().ok()?)),
         "t" => {
             let (slot, root) = number.split_once('.')?;
             Source::Tick(Timer {
@@ -137,10 +139,10 @@ mod tests {
 
     #[test]
     fn a_schedule_reads_as_it_is_written() {
-        let text = "start/0>1:c2 0:c1/3>1:u2 clock/0>2:k7 3:t0.1/12>clock 0:q/1>0:c1";
+        let text = "start/0>1:c2 0:c1/3>1:u2 clock/0>2:k7 2:k7/1>0:g4 3:t0.1/12>clock 0:q/1>0:c1";
         let schedule: Schedule = text.parse().unwrap();
         assert_eq!(schedule.to_string(), text);
-        assert_eq!(schedule.switches(), 5);
+        assert_eq!(schedule.switches(), 6);
         assert_eq!("".parse(), Ok(Schedule::default()));
     }
 

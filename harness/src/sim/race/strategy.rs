@@ -223,7 +223,7 @@ fn usual(current: Option<Lane>, candidates: &[Lane]) -> Option<Lane> {
         Lane::Worker(_, Source::Tick(_)) => 3,
         Lane::Worker(_, Source::Queue) => 2,
         Lane::Worker(_, Source::Client(_)) => 1,
-        Lane::Worker(_, Source::Upstream(_) | Source::Call(_)) => 0,
+        Lane::Worker(_, Source::Upstream(_) | Source::Call(_) | Source::Grpc(_)) => 0,
     };
     candidates
         .iter()
@@ -250,7 +250,7 @@ mod tests {
     /// Lets three lanes make so many steps each.
     fn run(lead: &Lead, steps: usize) -> (Vec<Lane>, Scheduler) {
         let mut scheduler = Scheduler::new(lead);
-        let mut left = vec![steps; 3];
+        let mut left = [steps; 3];
         let (mut current, mut ran) = (None, Vec::new());
         loop {
             let ready: Vec<_> = (0..3).filter(|n| left[*n] > 0).map(lane).collect();

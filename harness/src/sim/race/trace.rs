@@ -54,6 +54,7 @@ impl fmt::Display for Step {
                     Source::Client(number) => format!("client {number}"),
                     Source::Upstream(number) => format!("upstream {number}"),
                     Source::Call(call) => format!("call {}", call.0),
+                    Source::Grpc(call) => format!("gRPC {}", call.0),
                     Source::Tick(timer) => format!("tick {}.{}", timer.slot, timer.root),
                     Source::Queue => "queue".to_owned(),
                 };
