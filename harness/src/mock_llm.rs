@@ -50,8 +50,8 @@
 //! `?wait=SECONDS` answers when no response is open any more, which is how a test reads it. `DELETE /ledger` begins anew. The last
 //! 100,000 entries are kept; totals count all.
 
-mod anthropic;
 mod answer;
+mod anthropic;
 mod api;
 mod fnv;
 mod gemini;
