@@ -10,11 +10,12 @@
 //! | `GET`, `DELETE /v1/responses/{id}` | a response that was stored; the last 1024 are |
 //! | `POST /v1/embeddings` | unit vectors (`dimensions`; `encoding_format` `float` or `base64`) |
 //! | `POST /v1/images/generations` | the smallest picture there is (`n`) |
-//! | `GET /v1/models`, `GET /v1/models/{id}` | the configured models, in Anthropic's form for a client that sends `anthropic-version` |
+//! | `GET /v1/models`, `GET /v1/models/{id}` | the configured models; in the form of Anthropic for a client that sends `anthropic-version`, of Gemini for one that sends a key of its kind or `x-goog-api-client` |
 //! | `POST /v1/messages`, `POST /v1/messages/count_tokens` | Anthropic's Messages, whole or streamed (`system`, `tools`, `tool_choice`, `stop_sequences`, `thinking`, `cache_control`) |
 //! | `POST /v1beta/models/{model}:generateContent`, `:streamGenerateContent` | Gemini's content, whole, as events (`?alt=sse`) or as one JSON array |
 //! | `POST /v1beta/models/{model}:countTokens`, `:embedContent`, `:batchEmbedContents` | its token counts and vectors |
 //! | `GET /v1beta/models`, `GET /v1beta/models/{model}` | the configured models in Gemini's form |
+//! | the same below `/v1/models` | as below `/v1beta/models`: Google's clients use both |
 //! | `GET /health` | 200 |
 //! | any method, `/v1/whoami` | the request as it arrived here: method, path, every header. For seeing what a gateway adds and removes |
 //! | `GET`, `DELETE /ledger` | what was served to whom |

@@ -302,6 +302,11 @@ impl Provider {
             Route::Models if caller.api == Api::AnthropicModels => {
                 Ok(free(caller, anthropic::models(&self.settings.models)))
             }
+            Route::GeminiModels | Route::Models if caller.api == Api::GeminiModels => {
+                let ids = self.settings.models.iter();
+                let models: Value = ids.map(|id| gemini::model(id)).collect();
+                Ok(free(caller, json!({"models": models})))
+            }
             Route::Models => {
                 let models: Value = self
                     .settings
@@ -311,25 +316,13 @@ impl Provider {
                     .collect();
                 Ok(free(caller, json!({"object": "list", "data": models})))
             }
-            Route::Model(id) => {
+            Route::Model(id) | Route::GeminiModel(id) => {
                 self.known(id)?;
                 Ok(match caller.api {
                     Api::AnthropicModels => free(caller, anthropic::model(id)),
+                    Api::GeminiModels => free(caller, gemini::model(id)),
                     _ => free(caller, self.model(id)),
                 })
-            }
-            Route::GeminiModels => {
-                let models: Value = self
-                    .settings
-                    .models
-                    .iter()
-                    .map(|id| gemini::model(id))
-                    .collect();
-                Ok(free(caller, json!({"models": models})))
-            }
-            Route::GeminiModel(id) => {
-                self.known(id)?;
-                Ok(free(caller, gemini::model(id)))
             }
             Route::Response(id) if request.method == Method::DELETE => {
                 let document = self.stored.remove(id)?;

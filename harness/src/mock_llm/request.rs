@@ -88,14 +88,18 @@ impl Route {
         if let Some(id) = path.strip_prefix("/v1/responses/") {
             return Some(Self::Response(decoded(id)));
         }
-        if let Some(id) = path.strip_prefix("/v1/models/") {
-            return Some(Self::Model(decoded(id)));
+        let (name, beta) = match path.strip_prefix("/v1/models/") {
+            Some(name) => (name, false),
+            None => (path.strip_prefix("/v1beta/models/")?, true),
+        };
+        let action = name.rsplit_once(':').and_then(|(model, action)| {
+            Some(Self::Gemini(GeminiAction::of(action)?, decoded(model)))
+        });
+        match action {
+            None if !beta => Some(Self::Model(decoded(name))),
+            None if !name.contains(':') => Some(Self::GeminiModel(decoded(name))),
+            action => action,
         }
-        let name = path.strip_prefix("/v1beta/models/")?;
-        Some(match name.rsplit_once(':') {
-            Some((model, action)) => Self::Gemini(GeminiAction::of(action)?, decoded(model)),
-            None => Self::GeminiModel(decoded(name)),
-        })
     }
 
     /// The methods it answers to, as `Allow` lists them; none: every one.
@@ -119,10 +123,12 @@ impl Route {
         }
     }
 
-    /// The API that a path belongs to. Two providers have `/v1/models`; only Anthropic's clients send
-    /// `anthropic-version`.
+    /// The API that a path belongs to. All three providers have `/v1/models`: Anthropic's clients send
+    /// `anthropic-version`, Google's `x-goog-api-client`, or a key where only Google's stand.
     pub(super) fn api(route: Option<&Self>, request: &Request) -> Api {
         let anthropic = request.headers.contains_key("anthropic-version");
+        let google = request.headers.contains_key("x-goog-api-client")
+            || request.key(Family::Gemini).is_some();
         match route {
             Some(Self::Chat) => Api::Chat,
             Some(Self::Completions) => Api::Completions,
@@ -130,6 +136,7 @@ impl Route {
             Some(Self::Embeddings) => Api::Embeddings,
             Some(Self::Images) => Api::Images,
             Some(Self::Models | Self::Model(_)) if anthropic => Api::AnthropicModels,
+            Some(Self::Models | Self::Model(_)) if google => Api::GeminiModels,
             Some(Self::Models | Self::Model(_)) => Api::Models,
             Some(Self::Messages) => Api::Messages,
             Some(Self::CountTokens) => Api::AnthropicTokens,
@@ -231,6 +238,14 @@ mod tests {
             Some(Route::Gemini(GeminiAction::Stream, "a@b".to_owned()))
         );
         assert_eq!(Route::of("/v1beta/models/a:fly"), None);
+        assert_eq!(
+            Route::of("/v1/models/a:countTokens"),
+            Some(Route::Gemini(GeminiAction::Count, "a".to_owned()))
+        );
+        assert_eq!(
+            Route::of("/v1/models/ft:a:b"),
+            Some(Route::Model("ft:a:b".to_owned()))
+        );
         assert_eq!(
             Route::of("/v1/models/a/b"),
             Some(Route::Model("a/b".to_owned()))
