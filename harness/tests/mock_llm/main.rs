@@ -6,6 +6,7 @@ mod wire;
 mod anthropic;
 mod faults;
 mod gemini;
+mod http2;
 mod ledger;
 mod openai;
 

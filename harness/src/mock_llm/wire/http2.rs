@@ -1,6 +1,7 @@
 //! Plays scripts over HTTP/2, as far as it has their faults: an early end is a reset of the stream.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -23,6 +24,10 @@ use super::ready;
 
 /// Streams of one connection.
 const MOST_STREAMS: u32 = 1000;
+
+/// The wait before an early end. A reset throws away what is queued for the connection, and the library does not say
+/// when it has written it; flow control can still hold it longer.
+const SETTLE: Duration = Duration::from_millis(20);
 
 /// The end of a stream that was wanted.
 #[derive(Debug, thiserror::Error)]
@@ -134,8 +139,10 @@ fn respond(
                     }
                     Step::BadChunk => {}
                     Step::End(ended) => {
-                        if ended == Ended::Stalled {
-                            wait_for_stop(stop).await;
+                        match ended {
+                            Ended::Stalled => wait_for_stop(stop).await,
+                            Ended::Reset | Ended::Closed => tokio::time::sleep(SETTLE).await,
+                            Ended::Complete | Ended::Errored | Ended::Client => {}
                         }
                         let trailers = rest.trailers;
                         if let Some(open) = rest.open {
