@@ -41,6 +41,7 @@ mod exchange;
 mod exposition;
 mod filters;
 mod flow;
+mod grpc;
 mod journal;
 mod lane;
 mod lines;
@@ -235,6 +236,7 @@ fn setup(config: &Config, shared: Arc<Shared>) -> Setup {
         shared,
         limits,
         clusters: Some(config.cluster_names()),
+        strict: config.strict,
         ..Setup::new(config.profile)
     }
 }

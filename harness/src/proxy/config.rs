@@ -28,6 +28,8 @@ pub struct Config {
     pub(super) body_buffer: usize,
     pub(super) shutdown_timeout: Duration,
     pub(super) access_log: bool,
+    /// Whether filters fail that do what does not work on every host.
+    pub(super) strict: bool,
     pub(super) admin: Option<SocketAddr>,
     pub(super) listeners: Vec<SocketAddr>,
     pub(super) routes: Vec<Route>,
@@ -137,6 +139,15 @@ impl Config {
         match config {
             Some(config) if errors.is_empty() => Ok(Checked { config, warnings }),
             _ => Err(ConfigError::Wrong(errors)),
+        }
+    }
+
+    /// The same, where filters fail that do what does not work on every host.
+    #[must_use]
+    pub fn strict(self) -> Self {
+        Self {
+            strict: true,
+            ..self
         }
     }
 

@@ -119,6 +119,12 @@ impl Upstreams {
         self.pools.get(cluster).and_then(Pool::endpoint)
     }
 
+    /// An endpoint of the cluster of this name, and how long connecting to it may take.
+    pub(super) fn endpoint_of(&self, name: &str) -> Option<(Authority, Duration)> {
+        let pool = self.pools.iter().find(|pool| pool.cluster.name == name)?;
+        Some((pool.endpoint()?, pool.cluster.connect_timeout))
+    }
+
     /// Sends a request to the cluster that its URI's endpoint belongs to.
     pub(super) fn send(
         &self,
