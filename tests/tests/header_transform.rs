@@ -41,6 +41,7 @@ fn gateway_of(profile: Profile, filters: &[(&str, Value)]) -> Sim {
     let knobs = Knobs {
         headers_stop_iteration: true,
         proxy_set_header: vec!["x-internal-debug".into()],
+        ..Knobs::default()
     };
     let mut setting = Sim::of(profile).knobs(knobs);
     for (name, config) in filters {
