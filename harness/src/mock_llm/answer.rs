@@ -62,12 +62,14 @@ pub(super) struct Tally {
     pub(super) usage: Told,
 }
 
-/// Whether a piece tells the usage.
+/// Whether an event tells the usage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Told {
     #[default]
     No,
-    /// It does, and says other things too.
+    /// It tells the prompt's tokens, and how many of the completion's there are so far.
+    SoFar { completion: usize },
+    /// It tells all of it, and says other things too.
     Also,
     /// It is there for nothing else.
     Only,

@@ -16,6 +16,9 @@ use super::refusal::Refusal;
 use super::reply::{Call, Delta, Finish, Reply, Usage};
 use super::tokens;
 
+/// Completion tokens that the first event of a stream tells, as Anthropic's does.
+const BEGUN: usize = 1;
+
 /// A request, as far as the provider reads it.
 #[derive(Debug, Deserialize)]
 pub(super) struct Request {
@@ -432,12 +435,15 @@ impl Frame {
 fn events(frame: Arc<Frame>) -> Box<dyn Iterator<Item = Event> + Send> {
     let length = frame.reply.longest();
     let last = length.saturating_sub(1);
-    let begun = frame.message(Vec::new(), None, usage(&frame.reply.usage, 1));
-    let mut opening = vec![Event::new(
-        Some("message_start"),
-        0,
-        json!({"type": "message_start", "message": begun}),
-    )];
+    let begun = frame.message(Vec::new(), None, usage(&frame.reply.usage, BEGUN));
+    let mut opening = vec![
+        Event::new(
+            Some("message_start"),
+            0,
+            json!({"type": "message_start", "message": begun}),
+        )
+        .telling(Told::SoFar { completion: BEGUN }),
+    ];
     let thought = frame.thought();
     let first = usize::from(thought.is_some());
     if let Some(thought) = thought {

@@ -395,6 +395,16 @@ pub(super) fn answer(identity: Identity, style: Style, reply: Reply) -> Answer {
     }
 }
 
+fn told(usage: &Usage, written: usize, is_last: bool) -> Told {
+    if is_last {
+        Told::Also
+    } else {
+        Told::SoFar {
+            completion: written + usage.reasoning,
+        }
+    }
+}
+
 /// One event a token of text; a call comes whole in one event, as Gemini sends it. Each event tells the tokens up to
 /// it, the last of each choice its reason to end.
 fn events(identity: Identity, reply: Arc<Reply>) -> Box<dyn Iterator<Item = Event> + Send> {
@@ -406,7 +416,8 @@ fn events(identity: Identity, reply: Arc<Reply>) -> Box<dyn Iterator<Item = Even
         if choice.len() == 0 {
             let candidates = vec![candidate(index, Vec::new(), Some(&choice.finish))];
             let data = frame(&identity, candidates, usage(&total, 0));
-            empty.push(Event::new(None, last, data).telling(Told::Also));
+            let is_last = reply.longest() == 0 && index + 1 == reply.choices.len();
+            empty.push(Event::new(None, last, data).telling(told(&total, 0, is_last)));
         }
     }
     let mut written = 0;
@@ -436,8 +447,13 @@ fn events(identity: Identity, reply: Arc<Reply>) -> Box<dyn Iterator<Item = Even
             index,
             frame(&identity, candidates, usage(&total, written)),
         );
-        let told = if ends { Told::Also } else { Told::No };
-        Some(event.carrying(tokens).telling(told))
+        // Each part has tokens, so that only behind the last of all choices none are left.
+        let is_last = written + total.reasoning == total.completion;
+        Some(
+            event
+                .carrying(tokens)
+                .telling(told(&total, written, is_last)),
+        )
     });
     Box::new(empty.into_iter().chain(middle))
 }

@@ -5,9 +5,10 @@
 //! open any more, or when the time is over. `DELETE /ledger` begins anew: a response that is open then is never
 //! entered, and `fail=` counts from the start.
 //!
-//! An entry is written once, when its response ended. `written_tokens` are the completion tokens in what the
-//! system took for the connection: of a stream those of its events, of a whole answer all or none. Thinking counts with
-//! the first event. The last [`MOST`] entries are kept; totals count all.
+//! An entry is written once, when its response ended, and never changes. `written_tokens` are the completion tokens in
+//! what the system took for the connection: of a stream those of its events that were written to their last byte, of a
+//! whole answer all or none. Thinking counts with the first event. What can't be read carries nothing: an event or a
+//! document cut in half, one that is longer than its Content-Length. The last [`MOST`] entries are kept; totals count all.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -82,13 +83,51 @@ pub(super) struct Asked {
     pub(super) plan: String,
 }
 
+/// What a piece of an answer tells of its usage. That of the prompt is told whenever any is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Telling {
+    completion: usize,
+    /// Whether it is that of the whole answer.
+    last: bool,
+}
+
+impl Telling {
+    /// So many completion tokens, and there are more to come.
+    pub(super) fn so_far(completion: usize) -> Self {
+        Self {
+            completion,
+            last: false,
+        }
+    }
+
+    pub(super) fn last(usage: &Usage) -> Self {
+        Self {
+            completion: usage.completion,
+            last: true,
+        }
+    }
+}
+
+/// How far a response was written.
+#[derive(Clone, Copy, Debug, Default)]
+struct Written {
+    tokens: usize,
+    bytes: u64,
+    /// The last that it told of its usage.
+    told: Option<Telling>,
+}
+
+impl Written {
+    fn usage_sent(&self) -> bool {
+        self.told.is_some_and(|told| told.last)
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Entry {
     sequence: u64,
     asked: Asked,
-    written_tokens: usize,
-    written_bytes: u64,
-    usage_sent: bool,
+    written: Written,
     ended: Ended,
 }
 
@@ -100,6 +139,10 @@ struct Totals {
     aborted: u64,
     usage: Usage,
     written_tokens: usize,
+    /// Responses that told the usage of the whole answer.
+    usage_sent: u64,
+    told_prompt: usize,
+    told_completion: usize,
 }
 
 /// The book itself, shared by all threads of a provider.
@@ -122,9 +165,7 @@ pub(super) struct Open {
     ledger: Arc<Ledger>,
     volume: u64,
     asked: Option<Asked>,
-    written_tokens: usize,
-    written_bytes: u64,
-    usage_sent: bool,
+    written: Written,
 }
 
 impl Ledger {
@@ -140,9 +181,7 @@ impl Ledger {
             ledger: Arc::clone(self),
             volume: book.volume,
             asked: Some(asked),
-            written_tokens: 0,
-            written_bytes: 0,
-            usage_sent: false,
+            written: Written::default(),
         }
     }
 
@@ -188,6 +227,9 @@ impl Ledger {
                 "completion_tokens": totals.usage.completion,
                 "reasoning_tokens": totals.usage.reasoning,
                 "written_tokens": totals.written_tokens,
+                "usage_sent": totals.usage_sent,
+                "told_prompt_tokens": totals.told_prompt,
+                "told_completion_tokens": totals.told_completion,
             })
         });
         json!({
@@ -203,6 +245,7 @@ impl Ledger {
 impl Entry {
     fn document(&self) -> Value {
         let usage = &self.asked.usage;
+        let told = self.written.told;
         json!({
             "sequence": self.sequence,
             "request_id": &*self.asked.request,
@@ -215,9 +258,11 @@ impl Entry {
             "cached_tokens": usage.cached,
             "completion_tokens": usage.completion,
             "reasoning_tokens": usage.reasoning,
-            "written_tokens": self.written_tokens,
-            "written_bytes": self.written_bytes,
-            "usage_sent": self.usage_sent,
+            "written_tokens": self.written.tokens,
+            "written_bytes": self.written.bytes,
+            "usage_sent": self.written.usage_sent(),
+            "told_prompt_tokens": told.map(|_| usage.prompt),
+            "told_completion_tokens": told.map(|told| told.completion),
             "ended": self.ended.name(),
             "aborted": self.ended != Ended::Complete,
             "plan": self.asked.plan,
@@ -226,13 +271,16 @@ impl Entry {
 }
 
 impl Open {
-    /// Notes that a piece of the body went out.
-    pub(super) fn wrote(&mut self, bytes: usize, tokens: usize, usage: bool) {
-        self.written_bytes = self
-            .written_bytes
-            .saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
-        self.written_tokens += tokens;
-        self.usage_sent |= usage;
+    /// Notes that bytes of the body went out.
+    pub(super) fn wrote(&mut self, bytes: usize) {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.written.bytes = self.written.bytes.saturating_add(bytes);
+    }
+
+    /// Notes what the client has, now that a piece of the body is out to its last byte.
+    pub(super) fn carried(&mut self, tokens: usize, told: Option<Telling>) {
+        self.written.tokens += tokens;
+        self.written.told = told.or(self.written.told);
     }
 
     /// Enters the response.
@@ -261,13 +309,16 @@ impl Open {
         totals.usage.cached += asked.usage.cached;
         totals.usage.completion += asked.usage.completion;
         totals.usage.reasoning += asked.usage.reasoning;
-        totals.written_tokens += self.written_tokens;
+        totals.written_tokens += self.written.tokens;
+        totals.usage_sent += u64::from(self.written.usage_sent());
+        if let Some(told) = self.written.told {
+            totals.told_prompt += asked.usage.prompt;
+            totals.told_completion += told.completion;
+        }
         let entry = Entry {
             sequence: book.last,
             asked,
-            written_tokens: self.written_tokens,
-            written_bytes: self.written_bytes,
-            usage_sent: self.usage_sent,
+            written: self.written,
             ended,
         };
         book.entries.push_back(entry);

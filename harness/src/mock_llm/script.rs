@@ -15,8 +15,9 @@ use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, Content, Data, Event, Events, Form, Told};
 use super::api::Api;
-use super::ledger::Ended;
+use super::ledger::{Ended, Telling};
 use super::misbehaviour::{Cut, CutHow, Gzip, LengthFault, Moment, Plan, RetryAfter, UsageFault};
+use super::reply::Usage;
 use super::sse::Spelling;
 
 /// Bytes that a wrong Content-Length promises too many.
@@ -73,7 +74,8 @@ pub(super) struct Piece {
     pub(super) bytes: Bytes,
     /// Completion tokens that the client has once it has this piece.
     pub(super) tokens: usize,
-    pub(super) usage: bool,
+    /// The usage that it tells.
+    pub(super) told: Option<Telling>,
     /// Whether it must not be sent together with others.
     pub(super) alone: bool,
 }
@@ -167,19 +169,20 @@ impl Script {
             (_, None) => HeadFault::None,
         };
         let trailers = plan.trailers;
-        let thought = answer.usage.reasoning;
         match answer.content {
             Content::Whole { document, at } => {
                 let told = document
                     .get("usage")
                     .or_else(|| document.get("usageMetadata"));
-                let usage = told.is_some() && plan.usage != Some(UsageFault::Missing);
+                let told = told
+                    .filter(|_| plan.usage != Some(UsageFault::Missing))
+                    .map(|_| Telling::last(&answer.usage));
                 let head_at = if answer.status.is_success() || plan.delay.is_some() {
                     pace.due(at)
                 } else {
                     Duration::ZERO
                 };
-                let (framing, steps) = whole(document, &plan, gzip, answer.usage.completion, usage);
+                let (framing, steps) = whole(document, &plan, gzip, answer.usage.completion, told);
                 Self {
                     status: answer.status,
                     headers,
@@ -197,7 +200,13 @@ impl Script {
                 head_at: Duration::ZERO,
                 head,
                 steps: Box::new(Streamed::new(
-                    answer.api, form, events, plan, pace, gzip, thought,
+                    answer.api,
+                    form,
+                    events,
+                    plan,
+                    pace,
+                    gzip,
+                    answer.usage,
                 )),
                 trailers,
             },
@@ -245,7 +254,7 @@ fn whole(
     plan: &Plan,
     gzip: bool,
     tokens: usize,
-    usage: bool,
+    told: Option<Telling>,
 ) -> (Framing, Vec<Step>) {
     change(&mut document, plan);
     let mut body = document.to_string();
@@ -277,12 +286,15 @@ fn whole(
         body.truncate(half);
         end = Ended::Closed;
     }
-    let complete = end == Ended::Complete && !cut_in_half;
-    let tokens = if complete { tokens } else { 0 };
+    // What comes behind the announced length is no part of the answer.
+    let too_short = matches!(framing, Framing::Length(length) if length < body.len());
+    let (tokens, told) = if end == Ended::Complete && !cut_in_half && !too_short {
+        (tokens, told)
+    } else {
+        (0, None)
+    };
     let mut steps = Vec::new();
-    split(body, plan.write, tokens, complete && usage, &mut |step| {
-        steps.push(step)
-    });
+    split(body, plan.write, tokens, told, &mut |step| steps.push(step));
     if plan.bad_chunk {
         steps.push(Step::BadChunk);
     }
@@ -295,7 +307,7 @@ fn split(
     bytes: Vec<u8>,
     size: Option<NonZeroUsize>,
     tokens: usize,
-    usage: bool,
+    told: Option<Telling>,
     take: &mut impl FnMut(Step),
 ) {
     let mut rest = Bytes::from(bytes);
@@ -307,7 +319,7 @@ fn split(
         take(Step::Write(Piece {
             bytes: piece,
             tokens: if last { tokens } else { 0 },
-            usage: last && usage,
+            told: told.filter(|_| last),
             alone,
         }));
         if last {
@@ -346,6 +358,7 @@ struct Streamed {
     packer: Option<Packer>,
     /// Events written.
     number: usize,
+    usage: Usage,
     /// Tokens of thinking, until an event carries them.
     thought: usize,
     waited: Duration,
@@ -361,7 +374,7 @@ impl Streamed {
         plan: Plan,
         pace: Pace,
         gzip: bool,
-        thought: usize,
+        usage: Usage,
     ) -> Self {
         Self {
             api,
@@ -376,7 +389,8 @@ impl Streamed {
             pace,
             packer: gzip.then(Packer::new),
             number: 0,
-            thought,
+            usage,
+            thought: usage.reasoning,
             waited: Duration::ZERO,
             ready: VecDeque::new(),
             over: false,
@@ -395,7 +409,7 @@ impl Streamed {
             let (name, data) = self.api.error_event(self.number);
             let event = Event::new(name, 0, data);
             let bytes = self.render(&event);
-            self.write(bytes, 0, false);
+            self.write(bytes, 0, None);
             return self.end(Ended::Errored, true);
         }
         let Some(mut event) = self.events.next() else {
@@ -414,23 +428,30 @@ impl Streamed {
         if let Data::Json(data) = &mut event.data {
             change(data, &self.plan);
         }
-        let told = event.tally.usage != Told::No && self.plan.usage != Some(UsageFault::Missing);
+        let told = self.told(event.tally.usage);
         let mut bytes = self.render(&event);
         if let Some(cut) = cut
             && cut.moment == Moment::Body
         {
             bytes.truncate(bytes.len() / 2);
-            self.write(bytes, 0, false);
+            self.write(bytes, 0, None);
             return self.end(cut.how.into(), false);
         }
-        let tokens = event.tally.tokens + std::mem::take(&mut self.thought);
-        self.write(bytes, tokens, told);
+        if self.plan.malformed == Some(self.number) {
+            // Nobody can read what it says.
+            self.write(bytes, 0, None);
+        } else {
+            let tokens = event.tally.tokens + std::mem::take(&mut self.thought);
+            self.write(bytes, tokens, told);
+        }
         self.number += 1;
         if self.plan.bad_chunk {
             self.ready.push_back(Step::BadChunk);
             return self.end(Ended::Closed, false);
         }
-        if event.tally.usage != Told::No && self.plan.usage == Some(UsageFault::Twice) {
+        if matches!(event.tally.usage, Told::Also | Told::Only)
+            && self.plan.usage == Some(UsageFault::Twice)
+        {
             if let Data::Json(data) = &mut event.data
                 && let Some(candidates) = data.get_mut("candidates")
             {
@@ -438,8 +459,20 @@ impl Streamed {
                 *candidates = json!([]);
             }
             let bytes = self.render(&event);
-            self.write(bytes, 0, true);
+            self.write(bytes, 0, told);
             self.number += 1;
+        }
+    }
+
+    /// What a client learns of the usage from an event.
+    fn told(&self, told: Told) -> Option<Telling> {
+        if self.plan.usage == Some(UsageFault::Missing) {
+            return None;
+        }
+        match told {
+            Told::No => None,
+            Told::SoFar { completion } => Some(Telling::so_far(completion)),
+            Told::Also | Told::Only => Some(Telling::last(&self.usage)),
         }
     }
 
@@ -461,13 +494,13 @@ impl Streamed {
         bytes
     }
 
-    fn write(&mut self, bytes: Vec<u8>, tokens: usize, usage: bool) {
+    fn write(&mut self, bytes: Vec<u8>, tokens: usize, told: Option<Telling>) {
         let bytes = match &mut self.packer {
             Some(packer) => packer.pack(&bytes),
             None => bytes,
         };
         let ready = &mut self.ready;
-        split(bytes, self.plan.write, tokens, usage, &mut |step| {
+        split(bytes, self.plan.write, tokens, told, &mut |step| {
             ready.push_back(step)
         });
     }
@@ -476,12 +509,12 @@ impl Streamed {
         if well_formed {
             if self.form == Form::Array {
                 let bytes = if self.number == 0 { "[]" } else { "]" };
-                self.write(bytes.as_bytes().to_vec(), 0, false);
+                self.write(bytes.as_bytes().to_vec(), 0, None);
             }
             if let Some(packer) = self.packer.take() {
                 let bytes = packer.finish();
                 let ready = &mut self.ready;
-                split(bytes, self.plan.write, 0, false, &mut |step| {
+                split(bytes, self.plan.write, 0, None, &mut |step| {
                     ready.push_back(step)
                 });
             }

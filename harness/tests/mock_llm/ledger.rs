@@ -90,6 +90,114 @@ fn a_client_that_leaves_is_noted_with_what_it_got() {
     );
 }
 
+/// The entry of a request with this body, whatever became of it.
+fn entry_of(path: &str, plan: &str, body: &Value) -> Value {
+    let provider = provider();
+    // A broken connection is what some of them ask for.
+    let lines = format!("anthropic-version: 2023-06-01\r\nConnection: close\r\nx-mock: {plan}\r\n");
+    begin(&provider, path, &lines, body).rest();
+    entry(&provider)
+}
+
+#[test]
+fn a_client_that_does_not_read_is_noted_with_what_the_system_took_to_the_byte() {
+    let provider = provider();
+    let mut asked = streamed("hi");
+    asked["stream_options"] = Value::Null;
+    let plan = "x-mock: tokens=60000\r\n";
+    let mut wire = begin(&provider, CHAT, plan, &asked);
+    wire.head();
+    drop(wire);
+    let entry = entry(&provider);
+    let written = |field: &str| usize::try_from(entry[field].as_u64().unwrap()).unwrap();
+    assert_eq!(entry["ended"], "client");
+    assert!(written("written_tokens") < 60_000, "{entry}");
+    // The same again, read to its end: only the number in its id is another one, and as long.
+    let whole = ask(&provider, CHAT, "tokens=60000", &asked);
+    let came = &whole.body[..written("written_bytes")];
+    let came = String::from_utf8_lossy(came);
+    let (came, _) = came.rsplit_once("\n\n").unwrap_or_default();
+    let tokens = came.matches("\"delta\":{\"content\":\"").count();
+    assert_eq!(written("written_tokens"), tokens);
+}
+
+#[test]
+fn usage_is_noted_as_far_as_it_was_told() {
+    let noted = |path: &str, plan: &str, body: &Value| {
+        let entry = entry_of(path, plan, body);
+        let fields = ["usage_sent", "told_prompt_tokens", "told_completion_tokens"];
+        fields.map(|field| entry[field].clone())
+    };
+    let nothing = [json!(false), Value::Null, Value::Null];
+    // "hi" is one token, the rest of the prompt six; OpenAI tells nothing before the end.
+    assert_eq!(noted(CHAT, "close=5", &streamed("hi")), nothing);
+    assert_eq!(noted(CHAT, "usage=missing", &streamed("hi")), nothing);
+    let all = noted(CHAT, "usage=twice; tokens=9", &streamed("hi"));
+    assert_eq!(all, [json!(true), json!(7), json!(9)]);
+    // Anthropic tells the prompt's first, Gemini all so far in each event.
+    let message = json!({"model": "claude-sonnet-4.5", "max_tokens": 9, "stream": true, "messages": [{"role": "user", "content": "hi"}]});
+    let begun = noted("/v1/messages", "reset=5", &message);
+    assert_eq!(begun, [json!(false), json!(7), json!(1)]);
+    let ended = noted("/v1/messages", "none", &message);
+    assert_eq!(ended, [json!(true), json!(7), json!(9)]);
+    let content = json!({"contents": [{"parts": [{"text": "hi"}]}], "generationConfig": {"candidateCount": 2}});
+    let path = "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse";
+    let so_far = noted(path, "close=5", &content);
+    assert_eq!(so_far, [json!(false), json!(7), json!(5)]);
+    let ended = noted(path, "tokens=4", &content);
+    assert_eq!(ended, [json!(true), json!(7), json!(8)]);
+}
+
+#[test]
+fn what_cannot_be_read_is_noted_as_written_bytes_only() {
+    let carried = |plan: &str, body: &Value| {
+        let entry = entry_of(CHAT, plan, body);
+        assert!(entry["written_bytes"].as_u64().unwrap() > 0, "{entry}");
+        (entry["written_tokens"].clone(), entry["usage_sent"].clone())
+    };
+    let nothing = (json!(0), json!(false));
+    for plan in ["malformed=0", "length=short", "reset=body", "chunk=bad"] {
+        assert_eq!(carried(plan, &question("hi")), nothing, "{plan}");
+    }
+    // The events: the role, four tokens, the reason to end, the usage, `[DONE]`.
+    let stream = streamed("hi");
+    assert_eq!(
+        carried("tokens=4; malformed=2", &stream),
+        (json!(3), json!(true))
+    );
+    assert_eq!(
+        carried("tokens=4; malformed=6", &stream),
+        (json!(4), json!(false))
+    );
+}
+
+#[test]
+fn totals_tell_usage_that_came_apart_from_tokens_that_were_spent() {
+    let provider = provider();
+    for plan in [
+        "tokens=10",
+        "tokens=10; usage=missing",
+        "tokens=10; status=429",
+    ] {
+        ask(&provider, CHAT, plan, &streamed("hi"));
+    }
+    ask(&provider, CHAT, "tokens=10", &question("hi"));
+    let totals = ledger(&provider)["totals"][0].clone();
+    let of = |fields: [&str; 4]| fields.map(|field| totals[field].as_u64().unwrap());
+    assert_eq!(
+        of(["requests", "errors", "aborted", "usage_sent"]),
+        [4, 1, 0, 2]
+    );
+    let spent = [
+        "prompt_tokens",
+        "completion_tokens",
+        "written_tokens",
+        "told_prompt_tokens",
+    ];
+    assert_eq!(of(spent), [21, 30, 30, 14]);
+    assert_eq!(totals["told_completion_tokens"], 20);
+}
+
 /// What one client did, and what it counted.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counted {

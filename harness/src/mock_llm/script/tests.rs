@@ -52,7 +52,7 @@ fn tally(steps: &[Step]) -> (usize, bool) {
     let pieces = pieces(steps);
     (
         pieces.iter().map(|piece| piece.tokens).sum(),
-        pieces.iter().any(|piece| piece.usage),
+        pieces.iter().any(|piece| piece.told.is_some()),
     )
 }
 

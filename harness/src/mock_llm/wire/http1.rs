@@ -1,5 +1,6 @@
-//! Plays scripts over HTTP/1.1, faults included.
+//! Plays scripts over HTTP/1.1, faults included, and notes in the ledger what the system took of them, to the byte.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::Shutdown;
@@ -12,9 +13,9 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::super::ledger::{Ended, Open};
+use super::super::ledger::{Ended, Open, Telling};
 use super::super::provider::Provider;
-use super::super::script::{Framing, HeadFault, Script, Step};
+use super::super::script::{Framing, HeadFault, Piece, Script, Step};
 use super::incoming::{Incoming, NoRequest, write_all};
 use super::ready;
 
@@ -109,13 +110,7 @@ impl Connection {
         open: Option<Open>,
         manner: Manner,
     ) -> io::Result<bool> {
-        let mut out = Out {
-            bytes: Vec::with_capacity(1024),
-            open,
-            tokens: 0,
-            body_bytes: 0,
-            usage: false,
-        };
+        let mut out = Out::new(open);
         if !self.wait(manner.arrival + script.head_at).await? {
             return Ok(false);
         }
@@ -159,19 +154,8 @@ impl Connection {
                     }
                 }
                 Step::Write(piece) => {
-                    let size = piece.bytes.len();
-                    if chunked && size > 0 {
-                        // A vector takes all that is written to it.
-                        let _ = write!(out.bytes, "{size:x}\r\n");
-                        out.bytes.extend_from_slice(&piece.bytes);
-                        out.bytes.extend_from_slice(b"\r\n");
-                    } else {
-                        out.bytes.extend_from_slice(&piece.bytes);
-                    }
-                    written += size;
-                    out.body_bytes += size;
-                    out.tokens += piece.tokens;
-                    out.usage |= piece.usage;
+                    out.push(&piece, chunked);
+                    written += piece.bytes.len();
                     if piece.alone || out.bytes.len() >= TOGETHER {
                         self.flush(&mut out).await?;
                     }
@@ -236,8 +220,16 @@ impl Connection {
     }
 
     async fn flush(&mut self, out: &mut Out) -> io::Result<()> {
-        write_all(&self.stream, &out.bytes).await?;
-        out.flushed();
+        while let rest @ [_, ..] = out.rest() {
+            match self.stream.try_write(rest) {
+                Ok(taken) => out.taken(taken),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.stream.writable().await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        out.clear();
         Ok(())
     }
 }
@@ -245,19 +237,80 @@ impl Connection {
 /// What is to be sent next, and what the client has when it is.
 struct Out {
     bytes: Vec<u8>,
+    /// How many of them the system took.
+    sent: usize,
+    /// The pieces of the body among them that it did not take whole.
+    pieces: VecDeque<Placed>,
     open: Option<Open>,
+}
+
+/// A piece of the body between the bytes that frame it.
+struct Placed {
+    /// Where what is left of it begins and ends.
+    start: usize,
+    end: usize,
     tokens: usize,
-    body_bytes: usize,
-    usage: bool,
+    told: Option<Telling>,
 }
 
 impl Out {
-    fn flushed(&mut self) {
-        self.bytes.clear();
-        if let Some(open) = &mut self.open {
-            open.wrote(self.body_bytes, self.tokens, self.usage);
+    fn new(open: Option<Open>) -> Self {
+        Self {
+            bytes: Vec::with_capacity(1024),
+            sent: 0,
+            pieces: VecDeque::new(),
+            open,
         }
-        (self.tokens, self.body_bytes, self.usage) = (0, 0, false);
+    }
+
+    fn push(&mut self, piece: &Piece, chunked: bool) {
+        let size = piece.bytes.len();
+        // A chunk without bytes would be the last one.
+        let framed = chunked && size > 0;
+        if framed {
+            // A vector takes all that is written to it.
+            let _ = write!(self.bytes, "{size:x}\r\n");
+        }
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&piece.bytes);
+        self.pieces.push_back(Placed {
+            start,
+            end: self.bytes.len(),
+            tokens: piece.tokens,
+            told: piece.told,
+        });
+        if framed {
+            self.bytes.extend_from_slice(b"\r\n");
+        }
+    }
+
+    fn rest(&self) -> &[u8] {
+        self.bytes.get(self.sent..).unwrap_or_default()
+    }
+
+    /// Notes that the system took that many more bytes.
+    fn taken(&mut self, bytes: usize) {
+        self.sent += bytes;
+        let Some(open) = &mut self.open else {
+            return;
+        };
+        while let Some(piece) = self.pieces.front_mut() {
+            let reached = self.sent.clamp(piece.start, piece.end);
+            open.wrote(reached - piece.start);
+            piece.start = reached;
+            if self.sent < piece.end {
+                return;
+            }
+            open.carried(piece.tokens, piece.told);
+            self.pieces.pop_front();
+        }
+    }
+
+    /// Begins anew, once all was sent.
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.pieces.clear();
+        self.sent = 0;
     }
 
     fn end(self, ended: Ended) {
@@ -293,4 +346,62 @@ fn head(script: &Script, chunked: bool, keeps: bool) -> String {
     }
     head.push_str("\r\n");
     head
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::super::super::api::Api;
+    use super::super::super::ledger::{Asked, Ledger};
+    use super::super::super::reply::Usage;
+    use super::*;
+
+    fn open(ledger: &Arc<Ledger>) -> Open {
+        ledger.open(Asked {
+            request: "r".into(),
+            key: None,
+            model: None,
+            api: Api::Chat,
+            status: 200,
+            streamed: true,
+            usage: Usage::default(),
+            plan: String::new(),
+        })
+    }
+
+    proptest! {
+        /// Each piece is some `x` and a `;` that stands for its token: neither occurs in what frames them.
+        #[test]
+        fn what_is_cut_anywhere_counts_to_the_byte(
+            sizes in prop::collection::vec(0_usize..20, 1..8),
+            chunked: bool,
+            cut in 0.0..=1.0,
+            writes in prop::collection::vec(1_usize..30, 1..8),
+        ) {
+            let ledger = Arc::<Ledger>::default();
+            let mut out = Out::new(Some(open(&ledger)));
+            out.bytes.extend_from_slice(b"a head\r\n\r\n");
+            for size in sizes {
+                let bytes = Bytes::from("x".repeat(size) + ";");
+                out.push(&Piece { bytes, tokens: 1, told: None, alone: false }, chunked);
+            }
+            let sent = (out.bytes.len() as f64 * cut) as usize;
+            for write in writes.iter().cycle() {
+                if out.sent == sent {
+                    break;
+                }
+                out.taken((*write).min(sent - out.sent));
+            }
+            let came = out.bytes[..sent].to_vec();
+            drop(out);
+            let entry = ledger.document("p", 0)["entries"][0].clone();
+            let tokens = came.iter().filter(|byte| **byte == b';').count();
+            let bytes = came.iter().filter(|byte| b"x;".contains(byte)).count();
+            prop_assert_eq!(&entry["written_tokens"], tokens);
+            prop_assert_eq!(&entry["written_bytes"], bytes);
+            prop_assert_eq!(&entry["ended"], "client");
+        }
+    }
 }

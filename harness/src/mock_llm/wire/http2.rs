@@ -1,4 +1,7 @@
 //! Plays scripts over HTTP/2, as far as it has their faults: an early end is a reset of the stream.
+//!
+//! What the ledger counts as written is what the library took, as far as the client's flow control let it; it does not
+//! say what it has written of that when a client resets a stream.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -133,7 +136,8 @@ fn respond(
                     Step::Write(piece) if piece.bytes.is_empty() => {}
                     Step::Write(piece) => {
                         if let Some(open) = &mut rest.open {
-                            open.wrote(piece.bytes.len(), piece.tokens, piece.usage);
+                            open.wrote(piece.bytes.len());
+                            open.carried(piece.tokens, piece.told);
                         }
                         return Some((Ok(Frame::data(piece.bytes)), Some(rest)));
                     }
