@@ -45,11 +45,32 @@
 //!
 //! # The ledger
 //!
-//! `GET /ledger` answers with one entry for each response that has ended, in the order they ended, and with totals by
-//! key and model: tokens of the prompt and of the whole answer, and how many of these were really written before a
-//! client or a fault ended it. Keys stand there as the start of their SHA-256. `?since=SEQUENCE` leaves off older entries;
-//! `?wait=SECONDS` answers when no response is open any more, which is how a test reads it. `DELETE /ledger` begins anew. The last
-//! 100,000 entries are kept; totals count all.
+//! `GET /ledger` answers with `entries`, one for each response that has ended, in the order they ended; with `totals` by key and
+//! model; with the number of responses that are `open`, and the `last` sequence number. `?since=SEQUENCE` leaves off
+//! the entries up to that one (not the totals); `?wait=SECONDS`, at most 60, answers when no response is open any more, which is
+//! how a test reads it. `DELETE /ledger` begins anew. The last 100,000 entries are kept; totals count all.
+//!
+//! | an entry's field | meaning |
+//! |---|---|
+//! | `sequence` | 1 and up, in the order responses ended |
+//! | `request_id` | as the answer's `x-request-id` says it (Anthropic: `request-id`) |
+//! | `key` | the first 12 hexadecimal digits of the key's SHA-256; null without a key |
+//! | `model`, `api` | whose answer it is; the model is null where the request was refused before it was known |
+//! | `status`, `streamed`, `plan` | of the answer that was made, whether or not its head was written |
+//! | `prompt_tokens`, `cached_tokens`, `completion_tokens`, `reasoning_tokens` | of the whole answer by the [token rule](tokens); 0 for an error |
+//! | `written_tokens`, `written_bytes` | of the completion, of the body: what the system took for the connection before the end |
+//! | `usage_sent` | whether the usage of the whole answer was written |
+//! | `told_prompt_tokens`, `told_completion_tokens` | what the last usage said that was written, null if none was: Anthropic's streams tell the prompt's first, Gemini's tell all so far in each event |
+//! | `ended` | `complete`, `error_event` (in a stream), `reset`, `closed`, `stalled` (by a plan), `client` (it left) |
+//! | `aborted` | whether it ended in another way than `complete` |
+//!
+//! Totals have the sums of these, and count `requests`, `errors` (status 400 and up), `aborted` and `usage_sent`.
+//!
+//! A response is open from when its request was read whole until its last byte is written or its client was seen to leave; then
+//! its entry is final. A client that leaves amid its request has none. A stream's event counts when it was written to its last byte, a whole
+//! answer likewise: all its tokens or none. Thinking counts with a stream's first event. What can't be read (half an event, half a document, one that
+//! is longer than its Content-Length) is bytes, and no tokens. Over HTTP/2, where the library doesn't say what it wrote when a
+//! client resets a stream, what it took for writing counts, within the client's flow control.
 
 mod answer;
 mod anthropic;

@@ -15,7 +15,7 @@ Examples:
   tollgate mock-llm --first-token-delay-ms 200 --tokens-per-second 50
   tollgate mock-llm --misbehave 'p=0.01; reset=body' --misbehave 'p=0.05; status=529; retry-after=1' --seed 7
   curl -s localhost:9001/v1/models -H 'x-mock: status=503'
-  curl -s 'localhost:9001/ledger?since=0'
+  curl -s 'localhost:9001/ledger?wait=5&since=0'
 
 It serves
   OpenAI     POST /v1/chat/completions, /v1/completions, /v1/responses, /v1/embeddings,
@@ -26,6 +26,10 @@ It serves
   itself     GET /health; GET and DELETE /ledger, what it served to whom; /v1/whoami, the
              request as it arrived
 over HTTP/1.1, and HTTP/2 with prior knowledge.
+
+The ledger tells for each response its tokens, how many of them were written before a client or a
+fault ended it, and whether usage was told. ?since=SEQUENCE leaves off older entries, ?wait=SECONDS
+waits until no response is open.
 
 Usage: one token for each 4 bytes of text, rounded up; in a prompt 3 more for each message, 85
 for each image and 3 for the prompt. Tools are called when the request demands it, or when the

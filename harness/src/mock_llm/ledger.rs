@@ -1,14 +1,7 @@
-//! What the provider served, to whom, and how much of it was written.
+//! What the provider served, to whom, and how much of it was written. What each field means stands in [`super`].
 //!
-//! `GET /ledger` answers with the entries of ended responses in the order they ended, and with totals by key and model.
-//! `?since=SEQUENCE` leaves off the entries up to that one (not the totals); `?wait=SECONDS` answers when no response is
-//! open any more, or when the time is over. `DELETE /ledger` begins anew: a response that is open then is never
-//! entered, and `fail=` counts from the start.
-//!
-//! An entry is written once, when its response ended, and never changes. `written_tokens` are the completion tokens in
-//! what the system took for the connection: of a stream those of its events that were written to their last byte, of a
-//! whole answer all or none. Thinking counts with the first event. What can't be read carries nothing: an event or a
-//! document cut in half, one that is longer than its Content-Length. The last [`MOST`] entries are kept; totals count all.
+//! An entry is made once, when its response ended, and never changes. A response that is open when the ledger is
+//! emptied is never entered, and `fail=` counts from the start then.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

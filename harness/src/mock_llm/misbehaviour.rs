@@ -16,7 +16,7 @@
 //! | `reset=WHEN` | the connection ends with a TCP reset |
 //! | `close=WHEN` | it ends in good order, too early |
 //! | `stall=WHEN` | nothing more comes until the client leaves |
-//! | WHEN | `before` the headers, in the `headers`, in the `body`, or a number: after so many events |
+//! | WHEN | `before` the headers, in the `headers`, in the `body` (half of a whole answer, half of a stream's first event), or a number: after so many events. A stream that has fewer ends well; a whole answer has none and ends in the body |
 //! | `error=5` | after 5 events, the provider's error event, and the stream ends there |
 //! | `malformed=5` | event 5, counted from 0, is JSON cut in half; in a whole answer, `malformed=0` cuts the document |
 //! | `usage=missing`, `usage=twice` | no usage though asked for; the event that tells it comes twice |
@@ -33,6 +33,8 @@
 //! | `length=long`, `length=short` | a whole answer's Content-Length is 10 more, or half |
 //! | `chunk=bad` | the second chunk's size is no number; the answer is chunked for that |
 //! | `trailers` | chunked, with the trailer `x-mock-trailer: end` |
+//!
+//! Every answer that a plan was followed for names it in the [ledger](super#the-ledger), with what was written until its end.
 //!
 //! In HTTP/2, `reset` and `close` both reset the stream, and `slow-headers`, `length` and `chunk` do nothing.
 

@@ -8,7 +8,7 @@ use flate2::read::MultiGzDecoder;
 use serde_json::{Value, json};
 use tollgate_harness::mock_llm::{MockLlm, Settings};
 
-use super::wire::{Answer, Wire, get, post, request};
+use super::wire::{Answer, Wire, get, post, request, until};
 use super::{CHAT, ask, begin, chunks, entry, events, ledger, provider, question, streamed};
 
 /// Sends a request with a plan and reads bytes until the connection ends; tells whether it was reset.
@@ -191,6 +191,27 @@ fn a_stalled_stream_says_nothing_more_until_the_client_leaves() {
     let entry = entry(&provider);
     assert_eq!(entry["ended"], "stalled");
     assert_eq!(entry["written_tokens"], 2);
+}
+
+#[test]
+fn an_answer_stalls_before_in_and_behind_its_head() {
+    for (plan, written) in [("before", false), ("headers", false), ("body", true)] {
+        let provider = provider();
+        let lines = format!("x-mock: stall={plan}\r\n");
+        let wire = begin(&provider, CHAT, &lines, &question("hi"));
+        until(|| get(provider.address(), "/ledger").json()["open"] == 1);
+        drop(wire);
+        let entry = entry(&provider);
+        assert_eq!(
+            (&entry["ended"], &entry["written_tokens"]),
+            (&json!("stalled"), &json!(0))
+        );
+        assert_eq!(
+            entry["written_bytes"].as_u64() > Some(0),
+            written,
+            "{entry}"
+        );
+    }
 }
 
 #[test]

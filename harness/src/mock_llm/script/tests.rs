@@ -118,6 +118,26 @@ proptest! {
 }
 
 #[test]
+fn jitter_is_drawn_from_its_seed_and_makes_tokens_late_within_its_bound() {
+    let millis = Duration::from_millis;
+    let drawn = |seed| -> Vec<Duration> {
+        let mut pace = Pace {
+            first_token_delay: millis(200),
+            token: millis(100),
+            jitter: millis(20),
+            random: fastrand::Rng::with_seed(seed),
+        };
+        (0..20).map(|token| pace.due(token)).collect()
+    };
+    assert_eq!(drawn(7), drawn(7));
+    assert_ne!(drawn(7), drawn(8));
+    for (due, token) in drawn(7).into_iter().zip(0..) {
+        let early = millis(200) + millis(100) * token;
+        assert!((early..early + millis(20)).contains(&due), "{due:?}");
+    }
+}
+
+#[test]
 fn a_packed_stream_can_be_read_up_to_each_event() {
     let packed = steps("hello", true, "gzip=always");
     let first = &pieces(&packed)[0].bytes;
