@@ -32,6 +32,7 @@ fn start(module: &Module, profile: Profile) -> Sim {
     let knobs = Knobs {
         headers_stop_iteration: true,
         proxy_set_header: vec!["x-secret".to_owned()],
+        ..Knobs::default()
     };
     let mut sim = Sim::of(profile)
         .knobs(knobs)

@@ -219,7 +219,7 @@ async fn exchange(
     let body = Limited::new(body, CALL_ANSWER_LIMIT)
         .collect()
         .await
-        .map_err(|_| CallFailure::Reset)?;
+        .map_err(|_| CallFailure::Truncated)?;
     let trailers = body
         .trailers()
         .map(lines::from_trailers)

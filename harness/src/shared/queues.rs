@@ -38,13 +38,13 @@ pub(super) struct Queues {
     queues: BTreeMap<u32, Queue>,
     workers: u64,
     wakes: HashMap<u64, Wake>,
+    /// For each worker an entry for each item of which its reader was not told, in the order in which they came.
+    untold: HashMap<u64, VecDeque<(u32, Reader)>>,
 }
 
 struct Queue {
     items: VecDeque<Vec<u8>>,
     reader: Reader,
-    /// Items of which the reader was not told.
-    untold: usize,
 }
 
 impl std::fmt::Debug for Queues {
@@ -72,6 +72,7 @@ impl Queues {
 
     pub(super) fn remove_worker(&mut self, worker: u64) {
         self.wakes.remove(&worker);
+        self.untold.remove(&worker);
     }
 
     pub(super) fn register(&mut self, name: &[u8], reader: Reader) -> u32 {
@@ -86,7 +87,6 @@ impl Queues {
         let queue = Queue {
             items: VecDeque::new(),
             reader,
-            untold: 0,
         };
         self.queues.insert(id, queue);
         id
@@ -100,7 +100,8 @@ impl Queues {
     pub(super) fn push(&mut self, id: u32, item: &[u8]) -> Result<Option<Wake>, QueueError> {
         let queue = self.queues.get_mut(&id).ok_or(QueueError::Unknown)?;
         queue.items.push_back(item.to_vec());
-        queue.untold += 1;
+        let untold = self.untold.entry(queue.reader.worker).or_default();
+        untold.push_back((id, queue.reader));
         Ok(self.wakes.get(&queue.reader.worker).cloned())
     }
 
@@ -109,22 +110,21 @@ impl Queues {
         queue.items.pop_front().ok_or(QueueError::Empty)
     }
 
-    /// What a worker's readers are to be told, once for each item.
+    /// Takes what a worker's readers are to be told, once for each item, in the order in which the items came.
     pub(super) fn take_untold(&mut self, worker: u64) -> Vec<(u32, Reader)> {
-        let queues = self.queues.iter_mut();
-        queues
-            .filter(|(_, queue)| queue.reader.worker == worker)
-            .flat_map(|(id, queue)| {
-                let untold = std::mem::take(&mut queue.untold);
-                std::iter::repeat_n((*id, queue.reader), untold)
-            })
-            .collect()
+        let untold = self.untold.get_mut(&worker);
+        untold.map_or_else(Vec::new, |untold| untold.drain(..).collect())
+    }
+
+    /// Takes the first of it.
+    pub(super) fn take_next_untold(&mut self, worker: u64) -> Option<(u32, Reader)> {
+        self.untold.get_mut(&worker)?.pop_front()
     }
 
     /// Whether a worker's readers are to be told of something.
     pub(super) fn has_untold(&self, worker: u64) -> bool {
-        let mut queues = self.queues.values();
-        queues.any(|queue| queue.reader.worker == worker && queue.untold > 0)
+        let untold = self.untold.get(&worker);
+        untold.is_some_and(|untold| !untold.is_empty())
     }
 }
 
