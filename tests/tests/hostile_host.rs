@@ -27,9 +27,10 @@ const WORDS: Words = Words {
         b"application/json",
         b"OPTIONS",
         b"/x?apikey=K&a",
+        b"/v1/chat/completions",
         b"5",
     ],
-    body: br#"{"apikey":"K","n":1}"#,
+    body: br#"{"apikey":"K","n":1,"messages":[],"stream":true}"#,
 };
 
 const KEY_AUTH: &[&[u8]] = &[
@@ -50,6 +51,16 @@ const HEADER_TRANSFORM: &[&[u8]] = &[
     br#"{"host":"envoy-headers-pass","request":{"replace":{"querystring":["a:1"]},"http_method":"HEAD"},"response":{"add":{"json":["a:1"]}}}"#,
 ];
 
+const TOKEN_RATE_LIMIT: &[&[u8]] = &[
+    br#"{"host":"envoy","minute":3,"hour":9.5,"tokens":[{"name":"a","by":["ip","header:etag","model"],"minute":100,"window_seconds":7,"limit":50},
+        {"name":"b","count":"cost","by":["group","provider","path"],"window":"sliding","day":0.5}],"unknown_model_price":{"input":1,"output":2},
+        "on_limit":"clamp","stream_cutoff":true,"limit_headers":["kong","openai","kong-ai"]}"#,
+    br#"{"host":"kong","compat":"kong","limit_by":"header","header_name":"etag","second":1,"fault_tolerant":false,
+        "tokens":[{"name":"a","count":"completion","by":["route","service"],"second":10}],"exact":true,"unmetered":"estimate","unreadable":"estimate"}"#,
+    br#"{"trust_identity_headers":true,"max_counters":1,"tokens":[{"name":"a","match":{"model":"x*","headers":{"etag":"?"}},"limit":0},{"name":"b","year":1}]}"#,
+    br#"{"minute":1,"shadow":true,"host":"envoy-headers-pass","tokens":[{"name":"a","count":"requests","minute":1}]}"#,
+];
+
 const PROBE: &[&[u8]] = &[
     br#"{"host":"envoy","hold":100,"ask":"u","response":"reverse"}"#,
     br#"{"host":"kong","hold":100,"ask":"u","ask_after_body":true,"response":"count"}"#,
@@ -68,10 +79,17 @@ fn host(filter: &str, configurations: &'static [&'static [u8]]) -> Hostile {
 static KEY_AUTH_HOST: LazyLock<Hostile> = LazyLock::new(|| host("key_auth", KEY_AUTH));
 static HEADER_TRANSFORM_HOST: LazyLock<Hostile> =
     LazyLock::new(|| host("header_transform", HEADER_TRANSFORM));
+static TOKEN_RATE_LIMIT_HOST: LazyLock<Hostile> =
+    LazyLock::new(|| host("token_rate_limit", TOKEN_RATE_LIMIT));
 static PROBE_HOST: LazyLock<Hostile> = LazyLock::new(|| host("probe", PROBE));
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn token_rate_limit_survives_any_host(ordeal in ordeals()) {
+        TOKEN_RATE_LIMIT_HOST.survived(&ordeal)?;
+    }
 
     #[test]
     fn key_auth_survives_any_host(ordeal in ordeals()) {

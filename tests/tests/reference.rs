@@ -7,6 +7,7 @@ use tollgate_header_transform::HeaderTransform;
 use tollgate_key_auth::KeyAuth;
 use tollgate_kit::config::{self, Problem};
 use tollgate_kit::{Filter, schema};
+use tollgate_token_rate_limit::TokenRateLimit;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -34,7 +35,12 @@ fn rows(schema: &Value, prefix: &str, out: &mut String) {
                 .map(|word| format!("`{}`", word.as_str().unwrap_or_default()))
                 .collect::<Vec<_>>()
                 .join(", "),
-            (_, Value::Array(_), _) => "list or boolean".to_owned(),
+            (_, Value::Array(kinds), _) => kinds
+                .iter()
+                .filter_map(|kind| kind["type"].as_str())
+                .filter(|kind| *kind != "null")
+                .collect::<Vec<_>>()
+                .join(" or "),
             (.., Value::Array(kinds)) => kinds
                 .iter()
                 .filter_map(Value::as_str)
@@ -53,10 +59,14 @@ fn rows(schema: &Value, prefix: &str, out: &mut String) {
             .unwrap_or_default()
             .replace('\n', " ");
         writeln!(out, "| `{prefix}{name}` | {kind} | {default} | {about} |").expect("a string");
-        match (&field["properties"], &field["items"]["properties"]) {
-            (Value::Object(_), _) => rows(field, &format!("{prefix}{name}."), out),
-            (_, Value::Object(_)) => rows(&field["items"], &format!("{prefix}{name}[]."), out),
-            _ => {}
+        for (inner, mark) in [
+            (field, "."),
+            (&field["items"], "[]."),
+            (&field["additionalProperties"], ".<name>."),
+        ] {
+            if inner["properties"].is_object() {
+                rows(inner, &format!("{prefix}{name}{mark}"), out);
+            }
         }
     }
 }
@@ -87,6 +97,7 @@ fn check_reference<F: Filter>(path: &str) {
 fn the_reference_is_what_the_schema_says() {
     check_reference::<KeyAuth>("plugins/key-auth/README.md");
     check_reference::<HeaderTransform>("plugins/header-transform/README.md");
+    check_reference::<TokenRateLimit>("plugins/token-rate-limit/README.md");
 }
 
 /// Every JSON example of a text is a configuration of the filter, and nothing about it is doubtful.
@@ -109,5 +120,7 @@ fn the_examples_in_the_documentation_are_valid() {
     check_examples::<KeyAuth>("plugins/key-auth/README.md");
     check_examples::<KeyAuth>("plugins/key-auth/src/lib.rs");
     check_examples::<HeaderTransform>("plugins/header-transform/README.md");
+    check_examples::<TokenRateLimit>("plugins/token-rate-limit/README.md");
     check_examples::<HeaderTransform>("plugins/header-transform/src/lib.rs");
+    check_examples::<TokenRateLimit>("plugins/token-rate-limit/src/lib.rs");
 }

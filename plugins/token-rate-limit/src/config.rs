@@ -215,6 +215,17 @@ impl Configuration for Config {
                 reader.warn("say where the filter runs (envoy, envoy-headers-pass or kong): reading bodies depends on it");
             });
         }
+        if raw.host == Some(HostKind::EnvoyHeadersPass) {
+            let mut needs_body = |name, asked| {
+                if asked {
+                    reader.member(name, |reader| {
+                        reader.error("can't work with host: envoy-headers-pass, where a request's body can't be changed");
+                    });
+                }
+            };
+            needs_body("exact", raw.exact);
+            needs_body("on_limit", raw.on_limit == OnLimit::Clamp);
+        }
         let metering = tokens::metering(&raw, reader);
         if !reader.is_clean() {
             return None;

@@ -1,4 +1,39 @@
-//! Limits in requests, tokens and money.
+//! Kong's `rate-limiting` as a proxy-wasm filter, and limits in tokens and money.
+//!
+//! ```json
+//! {
+//!   "host": "envoy",
+//!   "minute": 1000,
+//!   "tokens": [{ "name": "consumer", "by": ["consumer"], "minute": 100000 }]
+//! }
+//! ```
+//!
+//! A request is charged before the upstream is asked, by what it may use at most, and settled when its answer has told what it used.
+//! The fields are in [`RawConfig`]; what each promises is in the README beside this crate.
+//!
+//! | module | knows |
+//! |---|---|
+//! | [`config`](RawConfig) | what an operator writes |
+//! | `subject`, `path` | whom a rule counts |
+//! | `rule` | what a rule counts, for which requests |
+//! | [`window`], [`counter`] | calendar and counts, as functions of bytes and time |
+//! | `ledger` | counters in shared data, several at once |
+//! | `metering` | what a request may use, and what it has used |
+//! | `headers` | what clients are told |
+//! | `filter` | the phases |
+//!
+//! # What is exact
+//!
+//! - A charge is one compare-and-set of the entry that holds all windows of a rule: no two requests are admitted into the same room.
+//! - Several rules are charged in one order by all workers, and given back where one refuses: a request is charged to all or none.
+//! - With `exact: true` no request uses more than it reserved; without, what it uses beyond is debt, and counted.
+//! - What the provider told is charged to the token; what nobody told is an estimate, and counted as such.
+//!
+//! # When something fails
+//!
+//! Counters out of reach: `fault_tolerant` decides (Kong's default lets requests pass). Requests that the host does not show or change
+//! as asked, closed: 431 or 500, and nothing is charged. A settlement that can't be written leaves the reservation charged until its
+//! window ends.
 
 #![cfg_attr(
     not(test),

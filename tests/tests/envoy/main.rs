@@ -263,6 +263,7 @@ fn the_examples_for_users_are_configurations_that_envoy_takes() {
     for (filter, example) in [
         ("key_auth", "envoy/key-auth.yaml"),
         ("header_transform", "envoy/header-transform.yaml"),
+        ("token_rate_limit", "envoy/token-rate-limit.yaml"),
     ] {
         assert!(module(filter).is_file());
         let validated = Command::new(envoy::find().unwrap())
