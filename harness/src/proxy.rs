@@ -37,14 +37,23 @@ mod admin;
 mod body;
 mod config;
 mod counters;
+mod deadlines;
+mod door;
 mod exchange;
 mod exposition;
+mod failure;
 mod filters;
 mod flow;
+mod framing;
 mod journal;
 mod lane;
 mod lines;
 mod own_answer;
+mod pool;
+mod reception;
+mod socket;
+mod tls;
+mod tunnel;
 mod upstream;
 
 use std::io;
@@ -102,7 +111,7 @@ impl Proxy {
         let mut sockets: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
         let mut addresses = Vec::new();
         for listen in &config.listeners {
-            let shared = listener::bind_shared(*listen, workers)?;
+            let shared = listener::bind_shared(listen.address, workers)?;
             addresses.extend(
                 shared
                     .first()

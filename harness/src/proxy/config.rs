@@ -1,6 +1,7 @@
 //! The proxy's YAML: read whole, every mistake reported at once with its path and what to write instead.
 
 mod raw;
+mod transport;
 mod validate;
 
 use std::collections::BTreeSet;
@@ -17,6 +18,9 @@ use crate::engine::Engine;
 use crate::profile::Profile;
 use crate::worker::FilterSpec;
 use raw::RawConfig;
+pub(super) use transport::{
+    ConnectionLimits, Listen, Protocol, RequestLimits, Timeouts, Transport, Trust,
+};
 use validate::validate;
 
 /// A validated configuration, its modules compiled.
@@ -29,7 +33,7 @@ pub struct Config {
     pub(super) shutdown_timeout: Duration,
     pub(super) access_log: bool,
     pub(super) admin: Option<SocketAddr>,
-    pub(super) listeners: Vec<SocketAddr>,
+    pub(super) listeners: Vec<Listen>,
     pub(super) routes: Vec<Route>,
     pub(super) clusters: Vec<Cluster>,
     pub(super) filters: Vec<FilterSpec>,
@@ -43,6 +47,8 @@ pub(super) struct Route {
     pub(super) cluster: usize,
     /// Indices into the filters.
     pub(super) filters: Vec<usize>,
+    /// The protocols that clients may change to.
+    pub(super) upgrades: Vec<String>,
 }
 
 impl Route {
@@ -59,7 +65,7 @@ impl Route {
 pub(super) struct Cluster {
     pub(super) name: String,
     pub(super) endpoints: Vec<http::uri::Authority>,
-    pub(super) connect_timeout: Duration,
+    pub(super) transport: Transport,
 }
 
 /// A configuration that can't be used.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::failure::Failures;
+
 /// Figures of one proxy, shared by its workers.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
@@ -12,6 +14,8 @@ pub(super) struct Counters {
     pub(super) aborted: AtomicU64,
     /// Requests that found no upstream.
     pub(super) unreachable: AtomicU64,
+    /// Requests that the proxy itself ended, by reason.
+    pub(super) failures: Failures,
     /// Traps of filters.
     pub(super) traps: AtomicU64,
     /// VMs made anew after a trap.

@@ -62,6 +62,18 @@ pub(super) fn text(counters: &Counters, shared: &Shared, workers: usize) -> Stri
         page.about(name, "counter", help);
         page.sample(name, &[], counter.load(Ordering::Relaxed));
     }
+    page.about(
+        "tollgate_requests_failed_total",
+        "counter",
+        "Requests that the proxy itself ended, by reason.",
+    );
+    for (reason, count) in counters.failures.counts() {
+        page.sample(
+            "tollgate_requests_failed_total",
+            &[("reason", reason)],
+            count,
+        );
+    }
     page.about("tollgate_requests_open", "gauge", "Requests under way.");
     page.sample(
         "tollgate_requests_open",

@@ -8,6 +8,7 @@ use tollgate_kit::json::Value;
 use tollgate_kit::schema::Json;
 use tollgate_kit::{keyword, record};
 
+use super::transport::{Protocol, RawListen, RawTrust};
 use crate::profile;
 use crate::worker::FailurePolicy;
 
@@ -73,7 +74,7 @@ record! {
         /// Where /ready and /metrics are served; left out: nowhere.
         pub(super) admin: Option<RawListener>,
         /// Where clients connect.
-        pub(super) listeners: Vec<RawListener>,
+        pub(super) listeners: Vec<RawListen>,
         /// Which requests go where; the longest prefix wins.
         pub(super) routes: Vec<RawRoute>,
         /// The upstreams, by name.
@@ -84,7 +85,7 @@ record! {
 }
 
 record! {
-    /// A listening socket.
+    /// A listening socket for those who watch over the proxy.
     pub(super) struct RawListener {
         /// Address and port, as 127.0.0.1:8080; port 0 takes a free one.
         pub(super) address: Address,
@@ -100,6 +101,8 @@ record! {
         pub(super) cluster: String,
         /// The filters' names, in the order in which requests pass them.
         pub(super) filters: Vec<String> = Vec::new(),
+        /// The protocols that clients may change to, such as websocket: bytes then pass unseen by filters.
+        pub(super) upgrades: Vec<String> = Vec::new(),
     }
 }
 
@@ -108,8 +111,30 @@ record! {
     pub(super) struct RawCluster {
         /// host:port of each; requests take turns.
         pub(super) endpoints: Vec<Endpoint>,
-        /// How long opening a connection may take.
+        /// How long opening a connection may take, TLS included, or the wait for one where max_connections are open.
         pub(super) connect_timeout: Seconds = Seconds(Duration::from_secs(5)),
+        /// What is spoken with the endpoints: http1, http2, or auto: what ALPN settles on under TLS, else HTTP/1.1.
+        pub(super) protocol: Protocol = Protocol::Auto,
+        /// TLS with the endpoints; {} trusts the system's roots. Left out: none.
+        pub(super) tls: Option<RawTrust>,
+        /// How long the headers of the answer may take, from the last of the request.
+        pub(super) headers_timeout: Seconds = Seconds(Duration::from_secs(300)),
+        /// How long no piece of a body may pass in either direction.
+        pub(super) idle_timeout: Seconds = Seconds(Duration::from_secs(300)),
+        /// How long a request may take to the end of its answer; left out: as long as it moves.
+        pub(super) timeout: Option<Seconds>,
+        /// The largest body of an answer, in bytes; left out: any.
+        pub(super) max_response_bytes: Option<u64>,
+        /// The most connections that each worker opens to each endpoint.
+        pub(super) max_connections: u64 = 1_024,
+        /// The most requests of each worker that wait for a connection to an endpoint; one more gets 503.
+        pub(super) max_pending: u64 = 1_024,
+        /// The most connections that each worker keeps to each endpoint while no request needs them.
+        pub(super) max_idle: u64 = 100,
+        /// How long such a connection is kept. Many servers close theirs after 60 s.
+        pub(super) keep_alive_timeout: Seconds = Seconds(Duration::from_secs(50)),
+        /// The most requests at a time on one HTTP/2 connection.
+        pub(super) max_streams: u64 = 100,
     }
 }
 

@@ -9,7 +9,8 @@ use std::thread::available_parallelism;
 use tollgate_kit::config::Reader;
 
 use super::raw::{Document, Profile, RawConfig, RawFilter, RawListener, RawRoute};
-use super::{Cluster, Config, Route, json_from_yaml};
+use super::transport::{RawListen, listen, transport};
+use super::{Cluster, Config, Listen, Route, json_from_yaml};
 use crate::catalog::{self, Search};
 use crate::engine::{Engine, Module};
 use crate::worker::FilterSpec;
@@ -23,7 +24,7 @@ pub(super) fn validate(
     reader: &mut Reader<'_>,
 ) -> Option<Config> {
     let listeners = reader.member("listeners", |reader| {
-        addresses(&raw.listeners, raw.admin.as_ref(), reader)
+        listeners(&raw.listeners, raw.admin.as_ref(), base, reader)
     });
     let clusters: Vec<Cluster> = raw
         .clusters
@@ -37,6 +38,9 @@ pub(super) fn validate(
                     "must name at least one host:port",
                 );
             }
+            let transport = reader.member("clusters", |reader| {
+                reader.member(&name, |reader| transport(&cluster, base, reader))
+            });
             Cluster {
                 name,
                 endpoints: cluster
@@ -44,7 +48,7 @@ pub(super) fn validate(
                     .into_iter()
                     .map(|endpoint| endpoint.0)
                     .collect(),
-                connect_timeout: cluster.connect_timeout.0,
+                transport,
             }
         })
         .collect();
@@ -95,11 +99,12 @@ fn report(reader: &mut Reader<'_>, path: &[&str], message: impl fmt::Display) {
     }
 }
 
-fn addresses(
-    raw: &[RawListener],
+fn listeners(
+    raw: &[RawListen],
     admin: Option<&RawListener>,
+    base: &Path,
     reader: &mut Reader<'_>,
-) -> Vec<SocketAddr> {
+) -> Vec<Listen> {
     if raw.is_empty() {
         reader.error("must hold at least one: - address: 127.0.0.1:8080");
     }
@@ -119,7 +124,7 @@ fn addresses(
             });
         }
         taken.push(address);
-        listeners.push(address);
+        listeners.push(reader.element(index, |reader| listen(listener, base, reader)));
     }
     listeners
 }
@@ -165,6 +170,7 @@ fn routes(
                 prefix: route.prefix,
                 cluster: cluster.unwrap_or_default(),
                 filters: chain,
+                upgrades: route.upgrades,
             });
         });
     }
