@@ -51,6 +51,9 @@ pub(super) enum Failure {
     /// Occurs when filters hold the request for longer than the idle timeout, without a call under way.
     #[error("the filters held the request for too long")]
     FiltersIdle,
+    /// Occurs when no byte passes in either direction of an upgraded connection.
+    #[error("no byte passed the upgraded connection within the idle timeout")]
+    TunnelIdle,
     /// Occurs when the request takes longer than the cluster allows.
     #[error("the request took longer than the cluster's timeout")]
     Timeout,
@@ -105,6 +108,7 @@ impl Failure {
             | Self::HeadersTimeout
             | Self::UpstreamIdle
             | Self::FiltersIdle
+            | Self::TunnelIdle
             | Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Overloaded | Self::Queued => StatusCode::SERVICE_UNAVAILABLE,
             Self::UploadIdle | Self::DownloadIdle | Self::HeaderTimeout => {
@@ -137,6 +141,7 @@ impl Failure {
             Self::UploadIdle => "client_upload_idle_timeout",
             Self::DownloadIdle => "client_download_idle_timeout",
             Self::FiltersIdle => "filters_idle_timeout",
+            Self::TunnelIdle => "tunnel_idle_timeout",
             Self::Timeout => "timeout",
             Self::RequestTooLarge => "request_too_large",
             Self::ResponseTooLarge => "response_too_large",

@@ -212,14 +212,16 @@ impl Read for Reception {
         if !this.first.is_empty() {
             let count = this.first.len().min(into.remaining());
             let piece = this.first.split_to(count);
+            let room = into.remaining();
             this.examine(&piece, &mut into);
-            if this.refused.is_none() {
+            if into.remaining() < room {
                 return Poll::Ready(Ok(()));
             }
         }
         if let Some((_, in_body)) = this.refused {
             return this.end(in_body, context);
         }
+        let room = into.remaining();
         let read = SCRATCH.with_borrow_mut(|scratch| {
             let room = scratch.len().min(into.remaining());
             let mut buffer = ReadBuf::new(scratch.get_mut(..room).unwrap_or_default());
@@ -231,8 +233,8 @@ impl Read for Reception {
         });
         match read {
             Poll::Ready(Ok(())) => match this.refused {
-                None => Poll::Ready(Ok(())),
-                Some((_, in_body)) => this.end(in_body, context),
+                Some((_, in_body)) if into.remaining() == room => this.end(in_body, context),
+                _ => Poll::Ready(Ok(())),
             },
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {

@@ -14,6 +14,9 @@ use super::failure::Failure;
 /// The most bytes under way in one direction.
 const UNDER_WAY: usize = 16 << 10;
 
+/// How long one side may go on once the other has ended: it can't be told from one that is gone.
+const REST: Duration = Duration::from_secs(5);
+
 /// Passes bytes between the two sides once both have changed the protocol.
 ///
 /// # Errors
@@ -29,15 +32,17 @@ pub(super) async fn join(
     let (from_client, to_client) = tokio::io::split(TokioIo::new(client));
     let (from_upstream, to_upstream) = tokio::io::split(TokioIo::new(upstream));
     let moved = Cell::new(Instant::now());
+    let mut up = std::pin::pin!(pass(from_client, to_upstream, &moved));
+    let mut down = std::pin::pin!(pass(from_upstream, to_client, &moved));
+    let ended = async {
+        tokio::select! {
+            _ = &mut up => drop(tokio::time::timeout(REST, &mut down).await),
+            _ = &mut down => drop(tokio::time::timeout(REST, &mut up).await),
+        }
+    };
     tokio::select! {
-        // Each side may end its direction and still read the other.
-        _ = async {
-            tokio::join!(
-                pass(from_client, to_upstream, &moved),
-                pass(from_upstream, to_client, &moved),
-            )
-        } => Ok(()),
-        () = still(&moved, idle) => Err(Failure::UpstreamIdle),
+        () = ended => Ok(()),
+        () = still(&moved, idle) => Err(Failure::TunnelIdle),
     }
 }
 

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test crate uses its own part of it")]
 
+pub(crate) mod gateway;
+
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -73,7 +75,16 @@ impl Wire {
     }
 
     pub(crate) fn accept(listener: &TcpListener) -> Self {
-        Self::over(listener.accept().unwrap().0)
+        listener.set_nonblocking(true).unwrap();
+        let mut accepted = None;
+        until(|| {
+            accepted = listener.accept().ok();
+            accepted.is_some()
+        });
+        listener.set_nonblocking(false).unwrap();
+        let (stream, _) = accepted.unwrap();
+        stream.set_nonblocking(false).unwrap();
+        Self::over(stream)
     }
 
     fn over(stream: TcpStream) -> Self {
@@ -161,6 +172,23 @@ impl Wire {
         let head = self.head();
         let body = self.body(&head);
         Answer { head, body }
+    }
+
+    /// Reads so many bytes.
+    pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut data = vec![0; count];
+        self.stream.read_exact(&mut data).unwrap();
+        data
+    }
+
+    /// Reads as a slow receiver does: so many bytes, so many times, with a pause after each.
+    pub(crate) fn trickle(&mut self, bytes: usize, times: usize) {
+        let mut data = vec![0; bytes];
+        for _ in 0..times {
+            // Past the buffer, which would read ahead.
+            self.stream.get_mut().read_exact(&mut data).unwrap();
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Reads what still comes until the other side has ended the connection.
