@@ -565,7 +565,7 @@ fn answers_without_a_body_keep_the_connection_in_step() {
 #[test]
 fn shutdown_closes_kept_connections_at_once_and_says_so_on_those_in_use() {
     let (listener, upstream) = upstream();
-    let gateway = Gateway::to(upstream);
+    let gateway = Gateway::patient(upstream, "");
     let (mut idle, mut server) = asked(&gateway, &listener);
     server.send(EMPTY);
     assert_eq!(idle.answer().status(), 200);

@@ -46,6 +46,11 @@ impl Deadlines {
         self.moved = now;
     }
 
+    /// An answer of the proxy's own takes the place of what was waited for, and has all the time anew.
+    pub(super) fn restart(&mut self, now: Instant) {
+        *self = Self::new(self.timeouts, now);
+    }
+
     /// When the wait is over, and what is then said to have happened; none: never.
     pub(super) fn next(&self, wait: Wait) -> Option<(Instant, Failure)> {
         let after = |time: Duration, failure| {
@@ -113,5 +118,7 @@ mod tests {
         deadlines.moved(now + 3 * SECOND);
         assert_eq!(due(&deadlines, Wait::Headers), (6, Failure::HeadersTimeout));
         assert_eq!(due(&deadlines, Wait::Download), (7, Failure::Timeout));
+        deadlines.restart(now + 7 * SECOND);
+        assert_eq!(due(&deadlines, Wait::Download), (12, Failure::DownloadIdle));
     }
 }

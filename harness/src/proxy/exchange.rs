@@ -571,6 +571,7 @@ impl Exchange {
             status.as_u16()
         );
         self.journal.problem(failure);
+        self.deadlines.restart(Instant::now());
         self.stage = Stage::Answered;
         self.asked = None;
         self.lease = None;

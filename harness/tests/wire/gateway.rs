@@ -37,6 +37,16 @@ impl Gateway {
         )
     }
 
+    /// One that gives open requests as long as they need when it is dropped; the others end them.
+    pub(crate) fn patient(upstream: SocketAddr, cluster: &str) -> Self {
+        Self::start(
+            &upstream.to_string(),
+            Path::new("."),
+            ["", cluster, ""],
+            20.0,
+        )
+    }
+
     /// The same in front of `host:port`, with files that lie in `base`.
     pub(crate) fn at(
         upstream: &str,
@@ -45,12 +55,16 @@ impl Gateway {
         cluster: &str,
         route: &str,
     ) -> Self {
-        let [listener, cluster, route] = [listener, cluster, route].map(|options| {
+        Self::start(upstream, base, [listener, cluster, route], 0.2)
+    }
+
+    fn start(upstream: &str, base: &Path, options: [&str; 3], time_to_stop: f64) -> Self {
+        let [listener, cluster, route] = options.map(|options| {
             let comma = if options.is_empty() { "" } else { ", " };
             format!("{comma}{options}")
         });
         let yaml = format!(
-            "{{access_log: false, workers: 1, shutdown_timeout: 5, admin: {{address: '127.0.0.1:0'}},
+            "{{access_log: false, workers: 1, shutdown_timeout: {time_to_stop}, admin: {{address: '127.0.0.1:0'}},
               listeners: [{{address: '127.0.0.1:0'{listener}}}], routes: [{{prefix: /v1, cluster: llm{route}}}],
               clusters: {{llm: {{endpoints: ['{upstream}']{cluster}}}}}}}"
         );

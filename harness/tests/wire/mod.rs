@@ -3,7 +3,11 @@
 
 #![allow(dead_code, reason = "each test crate uses its own part of it")]
 
+pub(crate) mod authority;
+pub(crate) mod frames;
 pub(crate) mod gateway;
+pub(crate) mod http2;
+pub(crate) mod secure;
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -179,6 +183,17 @@ impl Wire {
         let mut data = vec![0; count];
         self.stream.read_exact(&mut data).unwrap();
         data
+    }
+
+    /// Reads so many bytes, unless the connection ends first.
+    pub(crate) fn try_bytes(&mut self, count: usize) -> Option<Vec<u8>> {
+        let mut data = vec![0; count];
+        self.stream.read_exact(&mut data).ok().map(|()| data)
+    }
+
+    /// Sends unless the other side has ended the connection or takes nothing.
+    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.get_mut().write_all(bytes).is_ok()
     }
 
     /// Reads as a slow receiver does: so many bytes, so many times, with a pause after each.
