@@ -2,6 +2,7 @@
 
 mod arrival;
 mod phased;
+mod register;
 mod state;
 mod streamed;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub(crate) use register::Register;
 pub(crate) use state::{Direction, Exchange, Message, Reply, Seat};
 
 use crate::http::Headers;

@@ -1,4 +1,4 @@
-//! A streaming HTTP/1.1 reverse proxy whose requests and answers pass through filters.
+//! A streaming reverse proxy for HTTP/1.1 and HTTP/2 whose requests and answers pass through filters.
 //!
 //! ```yaml
 //! profile: envoy                # whose behaviour the filters meet: spec, envoy or kong
@@ -24,11 +24,55 @@
 //! ```
 //!
 //! - Bodies pass piece by piece in both directions, and a slow receiver holds the sender back.
-//! - A client that hangs up ends its upstream request; an upstream that breaks off ends the client's connection.
-//! - An upstream that can't be reached is a 502 that filters see like any answer; the log line tells the reason.
+//! - A client that hangs up, or resets its stream, ends its upstream request; an upstream that breaks off ends the
+//!   client's connection, on HTTP/2 its stream alone.
+//! - An upstream that gives no answer is a 502, 503 or 504 that filters see like any answer; the log line tells the
+//!   reason, and so does `tollgate_requests_failed_total{reason}`.
 //! - Target and Host go on as the client wrote them; `X-Forwarded-For` is extended, `X-Forwarded-Proto` set,
 //!   `X-Request-ID` kept or made. Headers of the connection stay on it.
-//! - `CONNECT`, upgrades and TLS are not served.
+//!
+//! # Transport
+//!
+//! Clients speak HTTP/1.1 or HTTP/2 on each listener: what ALPN settles under TLS, else what their first bytes say. Filters
+//! see the same headers in both: `:authority` for Host, one Cookie, no headers of the connection but `te: trailers`.
+//! Trailers pass both ways; HTTP/1.1 has room only for those that `Trailer` announces, and for answers only to clients that
+//! sent `TE: trailers`.
+//!
+//! | of a listener | default | |
+//! |---|---|---|
+//! | `tls: {certificate: FILE, private_key: FILE}` | none | PEM; TLS 1.2 and 1.3 |
+//! | `header_timeout` | 30 s | for a request's head (else 408), a TLS handshake, the first byte (else closed) |
+//! | `keep_alive_timeout` | 75 s | a connection without a request; closed, on HTTP/2 with GOAWAY |
+//! | `max_request_bytes` | any | a body over it is a 413, before an upstream is asked where Content-Length tells |
+//! | `max_header_bytes`, `max_headers` | 65536, 100 | a head over it is a 431 |
+//! | `max_uri_bytes` | 8192 | a target over it is a 414 |
+//! | `max_concurrent_streams` | 100 | requests at a time on an HTTP/2 connection |
+//!
+//! | of a cluster | default | |
+//! |---|---|---|
+//! | `protocol` | `auto` | `http1`, `http2` (without TLS with prior knowledge), `auto`: what ALPN settles, without TLS HTTP/1.1 |
+//! | `tls: {ca: FILE, server_name: NAME}` | none | `{}` trusts the system's roots and expects the endpoint's host |
+//! | `connect_timeout` | 5 s | a connection with its TLS, or the wait for a free one; 504, 503 |
+//! | `headers_timeout` | 300 s | from the last piece of the request to the answer's headers; 504 |
+//! | `idle_timeout` | 300 s | without a piece of a body either way; 504, 408 where the client stopped, or a cut stream |
+//! | `timeout` | none | the whole request; 504 or a cut stream. Without it a stream that moves lives for ever |
+//! | `max_response_bytes` | any | an answer over it is a 502 where Content-Length tells, else a cut stream |
+//! | `max_connections` | 1024 | open to each endpoint, by each worker |
+//! | `max_pending` | 1024 | requests that wait for one of them; one more is a 503 |
+//! | `max_idle`, `keep_alive_timeout` | 100, 50 s | connections kept without a request |
+//! | `max_streams` | 100 | requests at a time on an HTTP/2 connection; the next opens another |
+//!
+//! - `upgrades: [websocket]` of a route lets clients on HTTP/1.1 change to that protocol: filters see the heads, the bytes
+//!   pass unseen until either side ends or nothing moves for `idle_timeout`. Any other upgrade is a 501, but for the offer
+//!   of `h2c`, which is passed over; `CONNECT` is a 405. WebSockets over HTTP/2 (RFC 8441) are not served.
+//! - A request that met a kept connection as the upstream closed it is sent once more: if nothing of it was sent, or it is
+//!   of an idempotent method and has no body.
+//! - `100 Continue` is sent when the body is first read: not where the proxy or a filter refuses before, nor while a filter
+//!   waits for a call. `Expect` goes no further.
+//! - HTTP/1.1 is read strictly. Two lengths, a length beside a transfer coding, folded lines, bare line feeds, white space
+//!   before a colon, bad chunk sizes: 400, and the connection is closed.
+//! - Told to stop, the proxy closes idle connections, says `Connection: close` or GOAWAY on the others, and gives their
+//!   requests `shutdown_timeout`.
 //!
 //! Neither log has headers or queries: keys travel in both.
 

@@ -279,24 +279,18 @@ impl Worker {
 
     /// What the driver must do now, in order.
     pub fn take_actions(&mut self, id: ExchangeId) -> Vec<Action> {
-        match self.world.exchanges.get_mut(&id) {
+        let actions = match self.world.exchanges.get_mut(&id) {
             Some(exchange) => std::mem::take(&mut exchange.actions),
             None => Vec::new(),
-        }
+        };
+        self.world.exchanges.settle(id);
+        actions
     }
 
     /// The exchanges that have actions waiting: a tick or another exchange's callback may have resumed them.
     #[must_use]
     pub fn with_actions(&self) -> Vec<ExchangeId> {
-        let mut ids: Vec<_> = self
-            .world
-            .exchanges
-            .iter()
-            .filter(|(_, exchange)| !exchange.actions.is_empty())
-            .map(|(id, _)| *id)
-            .collect();
-        ids.sort_unstable();
-        ids
+        self.world.exchanges.with_actions()
     }
 
     /// Ends an exchange, done or aborted: `on_log`, `on_done` and `on_delete` run in the profile's order. Calls that it

@@ -38,6 +38,10 @@ impl Arguments {
         for warning in checked.warnings {
             tracing::warn!("{}: {warning}", self.file.display());
         }
+        // Each stream takes two sockets, and systems begin with 1024.
+        if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+            tracing::warn!("cannot raise the limit of open files: {error}");
+        }
         let proxy = Proxy::start(checked.config).map_err(Failure::run)?;
         for address in proxy.addresses() {
             tracing::info!("listening on http://{address}");
