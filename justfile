@@ -33,15 +33,16 @@ toolchain:
 
 # build the shipped modules and the test guests, and describe the shipped ones
 wasm: toolchain
-    cargo build --quiet --profile wasm --target wasm32-wasip1 --package tollgate-key-auth --package tollgate-noop --package tollgate-probe
+    cargo build --quiet --profile wasm --target wasm32-wasip1 --package tollgate-key-auth --package tollgate-header-transform --package tollgate-calls --package tollgate-noop --package tollgate-probe --package tollgate-quirks
     cargo run --quiet --package tollgate-harness -- meta key-auth > target/wasm32-wasip1/wasm/tollgate_key_auth.meta.json
+    cargo run --quiet --package tollgate-harness -- meta header-transform > target/wasm32-wasip1/wasm/tollgate_header_transform.meta.json
     @ls -l target/wasm32-wasip1/wasm/*.wasm
 
 # check format, lints and documentation, natively and for WebAssembly
 lint: toolchain
     cargo fmt --all --check
     cargo clippy --quiet --workspace --all-targets -- --deny warnings
-    cargo clippy --quiet --target wasm32-wasip1 --package tollgate-kit --package tollgate-key-auth --package tollgate-noop --package tollgate-probe -- --deny warnings
+    cargo clippy --quiet --target wasm32-wasip1 --package tollgate-kit --package tollgate-llm --package tollgate-key-auth --package tollgate-header-transform --package tollgate-calls --package tollgate-noop --package tollgate-probe --package tollgate-quirks -- --deny warnings
     RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --workspace --no-deps --document-private-items
 
 # check the licences and sources of the dependencies, and known vulnerabilities where the database can be reached

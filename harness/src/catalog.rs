@@ -103,12 +103,20 @@ pub struct Filter {
 pub type Check = fn(&[u8], &dyn Fn(&str) -> Option<String>) -> Result<Vec<Problem>, Vec<Problem>>;
 
 /// Every filter.
-pub const FILTERS: &[Filter] = &[Filter {
-    name: "key-auth",
-    file: "tollgate_key_auth.wasm",
-    check: check::<tollgate_key_auth::Config>,
-    meta: schema::meta::<tollgate_key_auth::KeyAuth>,
-}];
+pub const FILTERS: &[Filter] = &[
+    Filter {
+        name: "key-auth",
+        file: "tollgate_key_auth.wasm",
+        check: check::<tollgate_key_auth::Config>,
+        meta: schema::meta::<tollgate_key_auth::KeyAuth>,
+    },
+    Filter {
+        name: "header-transform",
+        file: "tollgate_header_transform.wasm",
+        check: check::<tollgate_header_transform::Config>,
+        meta: schema::meta::<tollgate_header_transform::HeaderTransform>,
+    },
+];
 
 /// The filter of that name, or whose module has that file name.
 #[must_use]

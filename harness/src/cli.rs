@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod hosts;
 mod inspect;
 mod meta;
 mod mock_llm;
@@ -44,6 +45,8 @@ enum Command {
     Check(check::Arguments),
     /// Show what a proxy-wasm module needs from its host, and which hosts would refuse it
     Inspect(inspect::Arguments),
+    /// Show where hosts differ, and how that is known
+    Hosts(hosts::Arguments),
     /// Print a filter's .meta.json: the schema of its configuration and the labels of its metrics
     Meta(meta::Arguments),
     /// Run golden cases of Kong's plugins against the filters
@@ -95,9 +98,11 @@ pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
     let default_level = match cli.command {
         Command::Serve(_) | Command::Demo(_) | Command::MockLlm(_) => "info",
-        Command::Check(_) | Command::Inspect(_) | Command::Meta(_) | Command::Conformance(_) => {
-            "error"
-        }
+        Command::Check(_)
+        | Command::Inspect(_)
+        | Command::Hosts(_)
+        | Command::Meta(_)
+        | Command::Conformance(_) => "error",
     };
     start_log(default_level);
     let outcome = match cli.command {
@@ -106,6 +111,7 @@ pub(crate) fn run() -> ExitCode {
         Command::MockLlm(arguments) => arguments.run(),
         Command::Check(arguments) => arguments.run(),
         Command::Inspect(arguments) => arguments.run(),
+        Command::Hosts(arguments) => arguments.run(),
         Command::Meta(arguments) => arguments.run(),
         Command::Conformance(arguments) => return conformance::run(&arguments),
     };

@@ -2,7 +2,7 @@
 //!
 //! The same modules run here and in the simulated host, so that a difference between the two is seen and not guessed.
 //! Every listener answers on a free port of the loopback interface, and a filter that traps closes its VM for good
-//! (`FAIL_CLOSED`): reloading would hide the trap.
+//! (`FAIL_CLOSED`) unless its [`Tuning`] says otherwise: reloading would hide the trap.
 
 mod bootstrap;
 
@@ -18,9 +18,10 @@ use std::{env, thread};
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub use bootstrap::cluster_name;
+pub use bootstrap::{cluster_name, grpc_cluster_name};
 
 use crate::wire::{self, WireError};
+use crate::worker::FailurePolicy;
 
 /// How long Envoy may take until it is ready. Compiling many modules on a busy machine takes its time.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -52,6 +53,31 @@ pub struct Filter {
     pub configuration: String,
     /// Filters with the same module and id share a VM and its shared data.
     pub vm_id: String,
+}
+
+/// What an operator sets for a filter, besides its configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// What becomes of requests once the VM has trapped.
+    pub failure_policy: FailurePolicy,
+    /// With [`FailurePolicy::Reload`], the time between two reloads; none: Envoy's own, 1 s.
+    pub reload_back_off: Option<Duration>,
+    /// `allow_on_headers_stop_iteration`.
+    pub headers_stop_iteration: bool,
+    /// The environment the VM sees.
+    pub environment: BTreeMap<String, String>,
+}
+
+impl Default for Tuning {
+    /// A trap closes the VM for good, and a pause from the headers holds the headers alone.
+    fn default() -> Self {
+        Self {
+            failure_policy: FailurePolicy::Closed,
+            reload_back_off: None,
+            headers_stop_iteration: true,
+            environment: BTreeMap::new(),
+        }
+    }
 }
 
 /// Why there is no Envoy, or no answer from it.
@@ -131,6 +157,28 @@ pub struct Envoy {
     directory: TempDir,
 }
 
+/// What an Envoy is configured with besides its listeners.
+#[derive(Clone)]
+pub struct Besides<'a> {
+    /// HTTP filters of Envoy's own, as its configuration has them, before those of the listener of that name: to compare with.
+    pub native: BTreeMap<String, Value>,
+    /// gRPC services, with a cluster for each: [`grpc_cluster_name`].
+    pub grpc_services: Vec<SocketAddr>,
+    /// What an operator sets for each filter.
+    pub tune: &'a dyn Fn(&Filter) -> Tuning,
+}
+
+impl Default for Besides<'_> {
+    /// Nothing, and for each filter what [`Tuning::default`] says.
+    fn default() -> Self {
+        Self {
+            native: BTreeMap::new(),
+            grpc_services: Vec::new(),
+            tune: &|_| Tuning::default(),
+        }
+    }
+}
+
 impl Envoy {
     /// Starts the executable with these listeners and this number of worker threads, and waits until it is ready.
     ///
@@ -143,15 +191,29 @@ impl Envoy {
         listeners: &[Listener],
         workers: u32,
     ) -> Result<Self, EnvoyError> {
+        Self::start_with(executable, listeners, workers, &Besides::default())
+    }
+
+    /// The same, with more in its configuration.
+    ///
+    /// # Errors
+    /// As [`Envoy::start`].
+    pub fn start_with(
+        executable: &Path,
+        listeners: &[Listener],
+        workers: u32,
+        besides: &Besides<'_>,
+    ) -> Result<Self, EnvoyError> {
         let directory = tempfile::tempdir()?;
         let at = |name: &str| directory.path().join(name);
         fs::write(
             at("listeners.json"),
-            bootstrap::listeners(listeners).to_string(),
+            bootstrap::listeners(listeners, besides).to_string(),
         )?;
         fs::write(
             at("envoy.json"),
-            bootstrap::bootstrap(&at("listeners.json"), listeners).to_string(),
+            bootstrap::bootstrap(&at("listeners.json"), listeners, &besides.grpc_services)
+                .to_string(),
         )?;
         let log = File::create(at("log"))?;
         let process = Command::new(executable)

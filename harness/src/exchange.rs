@@ -1,6 +1,7 @@
 //! One HTTP exchange as the machine sees it: what happens to it ([`Event`]) and what is to be done ([`Action`]).
 
 mod arrival;
+mod joined;
 mod phased;
 mod register;
 mod state;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub(crate) use joined::join_lines;
 pub(crate) use register::Register;
 pub(crate) use state::{Direction, Exchange, Message, Reply, Seat};
 
@@ -141,6 +143,9 @@ pub enum ResetReason {
     /// The response body outgrew the buffer while a filter held it, after the headers had gone.
     #[error("a filter held more of the response body than the buffer takes")]
     ResponseTooLarge,
+    /// Strict: a filter did what does not work on every host, after the response's headers had gone.
+    #[error("a filter did what does not work on every host, after the response had begun")]
+    NotPortable,
     /// A filter asked for it.
     #[error("a filter closed the stream")]
     ClosedByFilter,
@@ -155,6 +160,11 @@ pub enum HungReason {
     /// `Pause` from the request headers with no call under way: nothing wakes the request on this host.
     #[error("on_request_headers paused with no call under way: this host never resumes it")]
     PausedHeaders,
+    /// The VM of a filter that waits for a call's answer has trapped, in this callback or for another request.
+    #[error(
+        "a filter waits for a call's answer and its VM has trapped: this host never resumes it"
+    )]
+    DeadFilter,
     /// `Pause` from the request body with no call under way.
     #[error("on_request_body paused with no call under way: this host never resumes it")]
     PausedBody,

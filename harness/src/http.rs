@@ -147,6 +147,14 @@ impl<N: Into<Bytes>, V: Into<Bytes>> FromIterator<(N, V)> for Headers {
     }
 }
 
+impl Extend<(Bytes, Bytes)> for Headers {
+    fn extend<I: IntoIterator<Item = (Bytes, Bytes)>>(&mut self, lines: I) {
+        for (name, value) in lines {
+            self.push(name, value);
+        }
+    }
+}
+
 impl IntoIterator for Headers {
     type Item = (Bytes, Bytes);
     type IntoIter = std::vec::IntoIter<(Bytes, Bytes)>;

@@ -1,18 +1,23 @@
 //! How real hosts differ, as data.
 //!
 //! `Envoy` is stock Envoy 1.40 (Istio runs the same); `Kong` is Kong Gateway OSS 3.9 with ngx_wasm_module 9136e46 on
-//! nginx. Rows say whether they were seen **running** or read in the host's *source*. A run under a profile is a run of
-//! this model: what it shows is "the kong profile", not Kong.
+//! nginx. [`differences`] is the table of what filters meet there: its rows say whether they were seen **running** or
+//! read in the host's *source*. [`Rules`] has the switches that model them. A run under a profile is a run of this
+//! model: what it shows is "the kong profile", not Kong.
 //!
-//! Not modelled: gRPC and foreign functions on any host; Envoy's back-off before a reload, its route selection and the
+//! Not modelled: Envoy's foreign functions for expressions and signatures, `google_grpc` targets; Envoy's route selection and the
 //! headers that its router adds; Kong's isolation modes other than the default, the timers that it leaks when an instance
 //! is replaced, torn reads of shared data, error pages and subrequests.
 
+use std::time::Duration;
+
 mod finding;
 mod rules;
+mod table;
 
 pub use finding::{Finding, Host, Row};
 pub use rules::*;
+pub use table::{Difference, Proof, Seen, Source, Topic, differences};
 
 /// Whose behaviour to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
@@ -77,6 +82,9 @@ pub struct Knobs {
     /// the headers, and the body callbacks come. Without it the pause stops everything. Istio's WasmPlugin has no field
     /// for it.
     pub headers_stop_iteration: bool,
+    /// Envoy's `reload_config.backoff.base_interval`: a VM that traps within this time and up to half as much again of
+    /// having been loaded is not loaded anew yet. `None`: 1 s, as Envoy has it.
+    pub reload_back_off: Option<Duration>,
     /// Kong: the request headers for which nginx is told `proxy_set_header NAME $http_NAME`, so that one that was set to
     /// nothing does not go upstream as an empty line.
     pub proxy_set_header: Vec<String>,

@@ -89,6 +89,7 @@ mod failure;
 mod filters;
 mod flow;
 mod framing;
+mod grpc;
 mod journal;
 mod lane;
 mod lines;
@@ -288,6 +289,7 @@ fn setup(config: &Config, shared: Arc<Shared>) -> Setup {
         shared,
         limits,
         clusters: Some(config.cluster_names()),
+        strict: config.strict,
         ..Setup::new(config.profile)
     }
 }

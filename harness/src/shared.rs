@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use data::DataError;
 pub use metrics::{Metric, MetricError};
 pub use queues::QueueError;
+pub(crate) use queues::{Reader, Wake};
 
 use crate::abi::MetricKind;
 use crate::profile::{Profile, Rules};
@@ -81,8 +82,25 @@ impl Shared {
         lock(&self.data).set(&self.rules.shared_data, key, value, cas, capacity)
     }
 
-    pub(crate) fn queue_register(&self, name: &[u8]) -> u32 {
-        lock(&self.queues).register(name)
+    /// A number for a worker, which is no other's.
+    pub(crate) fn add_worker(&self) -> u64 {
+        lock(&self.queues).add_worker()
+    }
+
+    pub(crate) fn remove_worker(&self, worker: u64) {
+        lock(&self.queues).remove_worker(worker);
+    }
+
+    /// From now on `wake` is called when something comes for the worker's readers.
+    pub(crate) fn wake_worker_with(&self, worker: u64, wake: Wake) {
+        let waiting = lock(&self.queues).set_wake(worker, Wake::clone(&wake));
+        if waiting {
+            wake();
+        }
+    }
+
+    pub(crate) fn queue_register(&self, name: &[u8], reader: Reader) -> u32 {
+        lock(&self.queues).register(name, reader)
     }
 
     pub(crate) fn queue_resolve(&self, name: &[u8]) -> Option<u32> {
@@ -90,16 +108,20 @@ impl Shared {
     }
 
     pub(crate) fn queue_push(&self, queue: u32, item: &[u8]) -> Result<(), QueueError> {
-        lock(&self.queues).push(queue, item)
+        let wake = lock(&self.queues).push(queue, item)?;
+        if let Some(wake) = wake {
+            wake();
+        }
+        Ok(())
     }
 
     pub(crate) fn queue_pop(&self, queue: u32) -> Result<Vec<u8>, QueueError> {
         lock(&self.queues).pop(queue)
     }
 
-    /// Whether something came into the queue since the last time.
-    pub(crate) fn queue_take_signal(&self, queue: u32) -> bool {
-        lock(&self.queues).take_signal(queue)
+    /// The readers of a worker that are to be told, once for each item that came.
+    pub(crate) fn queues_take_untold(&self, worker: u64) -> Vec<(u32, Reader)> {
+        lock(&self.queues).take_untold(worker)
     }
 
     pub(crate) fn metric_define(&self, kind: MetricKind, name: &str) -> Result<u32, MetricError> {

@@ -17,6 +17,7 @@
 //! ```
 
 mod answer;
+mod grpc;
 mod request;
 mod response;
 mod setting;
@@ -29,6 +30,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use answer::Answer;
+pub use grpc::{GrpcAnswer, GrpcCall};
 pub use request::Request;
 pub use response::{Outcome, Response, UpstreamRequest};
 pub use setting::Setting;
@@ -38,9 +40,10 @@ use crate::http::Headers;
 use crate::profile::{Finding, Profile};
 use crate::shared::{Metric, Shared};
 use crate::vm::{Cost, Faults, LogLine, TrapReport};
-use crate::worker::{Clock, VirtualClock, Worker};
+use crate::worker::{Clock, GrpcEvent, GrpcId, VirtualClock, Worker};
 
 use answer::Reply;
+use grpc::Services;
 use response::Exchange;
 
 /// How long an exchange may wait for a tick, in virtual time, before it counts as [`Outcome::Waiting`].
@@ -58,6 +61,7 @@ pub struct Sim {
     clock: Arc<VirtualClock>,
     upstream: Upstream,
     scripts: BTreeMap<String, CallScript>,
+    services: Services,
     entries: usize,
     exchanges: HashMap<ExchangeId, Exchange>,
     agenda: Vec<Due>,
@@ -74,6 +78,7 @@ struct Due {
 enum Happening {
     Call(Option<ExchangeId>, CallId, CallOutcome),
     Upstream(ExchangeId, Vec<Event>),
+    Grpc(GrpcId, GrpcEvent),
 }
 
 impl Sim {
@@ -253,11 +258,21 @@ impl Sim {
         self.worker.portability()
     }
 
+    /// Asserts that the filters did nothing that another host would not stand.
+    ///
+    /// # Panics
+    /// With everything that they did.
+    pub fn assert_portable(&self) {
+        let found: Vec<_> = self.portability().iter().map(ToString::to_string).collect();
+        assert!(found.is_empty(), "not portable:\n{}", found.join("\n"));
+    }
+
     /// Whether something is on its way to the exchange.
     fn awaited(&self, id: ExchangeId) -> bool {
         self.agenda.iter().any(|due| match &due.what {
             Happening::Call(exchange, ..) => *exchange == Some(id),
             Happening::Upstream(exchange, _) => *exchange == id,
+            Happening::Grpc(..) => false,
         })
     }
 
@@ -294,6 +309,7 @@ impl Sim {
                 busy = true;
                 self.call(None, call);
             }
+            busy |= self.settle_grpc();
             if let Some(what) = self.take_due() {
                 busy = true;
                 self.happen(what);
@@ -322,6 +338,7 @@ impl Sim {
                 self.worker.deliver(id, Event::CallDone(call, outcome));
             }
             Happening::Call(None, call, outcome) => self.worker.root_call_done(call, outcome),
+            Happening::Grpc(id, event) => self.worker.grpc_event(id, event),
             Happening::Upstream(id, events) => {
                 for event in events {
                     self.worker.deliver(id, event);

@@ -4,8 +4,10 @@
 
 mod callbacks;
 mod clock;
+pub(crate) mod grpc;
 mod limits;
 mod slot;
+mod strict;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use clock::{Clock, SystemClock, VirtualClock};
+pub use grpc::{GrpcAction, GrpcEvent, GrpcId, GrpcRequest, GrpcStatus};
 pub use limits::Limits;
 
 use crate::abi::HOSTCALLS;
@@ -21,7 +24,7 @@ use crate::engine::Module;
 use crate::exchange::{
     Action, Call, CallId, CallOutcome, Event, Exchange, ExchangeId, Peer, ResetReason, Seat,
 };
-use crate::profile::{Finding, Flow, Host, Knobs, Profile, Row};
+use crate::profile::{Finding, Flow, Host, Knobs, Profile, Row, Traps};
 use crate::shared::Shared;
 use crate::vm::{Callback, Cost, Faults, LogLine, RootSpec, Site, TrapReport, World};
 
@@ -51,9 +54,10 @@ pub enum FailurePolicy {
     /// Every later request answers 503.
     #[default]
     Closed,
-    /// Every later request passes without the filter.
+    /// Every later request passes without the filter. Those under way fail, as with the other policies.
     Open,
-    /// The next request gets a new VM.
+    /// The next request gets a new VM, unless the one that trapped was loaded within [`Knobs::reload_back_off`]; then
+    /// it answers 503.
     Reload,
 }
 
@@ -76,6 +80,9 @@ pub struct Setup {
     pub seed: Option<u64>,
     /// Host functions that fail on purpose.
     pub faults: Faults,
+    /// Whether a filter that does what does not work on every host fails: at the start it does not start, for a request
+    /// that is answered 500.
+    pub strict: bool,
 }
 
 impl Setup {
@@ -86,11 +93,12 @@ impl Setup {
             profile,
             knobs: Knobs::default(),
             shared: Arc::new(Shared::new(profile)),
-            limits: Limits::default(),
+            limits: Limits::of(profile),
             clock: Arc::new(SystemClock),
             clusters: None,
             seed: None,
             faults: Faults::new(),
+            strict: false,
         }
     }
 }
@@ -138,6 +146,9 @@ pub enum StartFailure {
         "importing `{0}` kills every worker of the host of this profile; build the filter without it"
     )]
     FatalImport(&'static str),
+    /// Strict: the filter does what does not work on every host.
+    #[error("strict: {0}")]
+    NotPortable(Finding),
 }
 
 /// The filters of one thread.
@@ -150,6 +161,19 @@ pub struct Worker {
     reloads: u64,
     next_exchange: u64,
     random: fastrand::Rng,
+    membership: Membership,
+}
+
+/// A worker's place among those of its process.
+struct Membership {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.shared.remove_worker(self.id);
+    }
 }
 
 /// A filter entry: its root context is the `root`-th of the VM in `slot`.
@@ -172,7 +196,12 @@ impl Worker {
         let random = setup
             .seed
             .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
+        let membership = Membership {
+            shared: Arc::clone(&setup.shared),
+            id: setup.shared.add_worker(),
+        };
         let mut worker = Self {
+            membership,
             setup,
             entries: Vec::new(),
             slots: Vec::new(),
@@ -195,17 +224,25 @@ impl Worker {
                 })?;
         }
         worker.after_callbacks();
+        if let Some(finding) = worker.not_portable_yet() {
+            return Err(StartError {
+                filter: finding.0,
+                cause: StartFailure::NotPortable(finding.1),
+                logs: worker.world.logs.drain(..).collect(),
+            });
+        }
         Ok(worker)
     }
 
     fn add(&mut self, filter: FilterSpec) {
         let kong_dies = Profile::Kong.rules().fatal_import;
         if kong_dies.is_some_and(|import| filter.module.imports(import)) {
-            self.world.find(Finding {
+            let finding = Finding {
                 host: Host::Kong,
-                row: Row::MissingFunction,
+                row: Row::FatalImport,
                 callback: Callback::Initialize.name(),
-            });
+            };
+            self.world.find(None, finding);
         }
         let known = self.slots.iter().position(|slot| {
             slot.module.is(&filter.module) && slot.environment == filter.environment
@@ -235,11 +272,17 @@ impl Worker {
             let Some(entry) = self.entries.get(*index) else {
                 continue;
             };
-            let (slot, reloads) = (entry.slot, entry.on_trap == FailurePolicy::Reload);
-            if reloads && self.slots[slot].vm.is_none() {
+            let (slot, policy) = (entry.slot, entry.on_trap);
+            if policy == FailurePolicy::Reload
+                && self.slots[slot].vm.is_none()
+                && self.may_reload(slot)
+            {
                 self.reload(slot, false);
             }
-            seats.push(Seat::new(*index, slot, self.slots[slot].generation));
+            let mut seat = Seat::new(*index, slot, self.slots[slot].generation);
+            let kills = self.setup.profile.rules().traps == Traps::KillVm;
+            seat.bypassed = kills && policy == FailurePolicy::Open && self.slots[slot].vm.is_none();
+            seats.push(seat);
         }
         self.next_exchange += 1;
         let id = ExchangeId(self.next_exchange);
@@ -275,6 +318,7 @@ impl Worker {
             (event, Flow::Phased) => self.deliver_phased(id, event),
         }
         self.after_callbacks();
+        self.refuse_unportable();
     }
 
     /// What the driver must do now, in order.
@@ -347,6 +391,7 @@ impl Worker {
                     self.trapped(index, *report);
                 }
                 self.after_callbacks();
+                self.refuse_unportable();
             }
         }
     }
@@ -360,6 +405,18 @@ impl Worker {
     /// Ends a call of [`Worker::take_root_calls`].
     pub fn root_call_done(&mut self, id: CallId, outcome: CallOutcome) {
         self.call_done(id, outcome);
+        self.after_callbacks();
+    }
+
+    /// From now on `wake` is called, from any thread, when another worker has put something into a queue that is read
+    /// here: the driver then calls [`Worker::tell_readers`] on the worker's own thread.
+    pub fn wake_with(&self, wake: impl Fn() + Send + Sync + 'static) {
+        let wake = Arc::new(wake);
+        self.setup.shared.wake_worker_with(self.membership.id, wake);
+    }
+
+    /// Tells the readers of queues what other workers put in.
+    pub fn tell_readers(&mut self) {
         self.after_callbacks();
     }
 

@@ -63,6 +63,15 @@ fn unknown_imports_are_named() {
 }
 
 #[test]
+fn functions_of_wasi_that_no_host_has_are_named_and_the_others_pass() {
+    let import = r#"(import "wasi_snapshot_preview1" "fd_teleport" (func))
+        (import "wasi_snapshot_preview1" "fd_prestat_get" (func (param i32 i32) (result i32)))"#;
+    let found = inspect("x", &module(import, MARKER)).unwrap();
+    assert_eq!(fatal(&found, Host::Envoy).len(), 1, "{found}");
+    assert!(fatal(&found, Host::Envoy)[0].contains("wasi_snapshot_preview1.fd_teleport"));
+}
+
+#[test]
 fn what_kong_does_not_stand_is_told() {
     let imports = r#"(import "env" "proxy_get_log_level" (func (param i32) (result i32)))
         (import "env" "proxy_done" (func (result i32)))"#;

@@ -1,5 +1,7 @@
 //! What the black-box tests share: where the shipped modules and the tools are.
 
+pub mod grpc;
+
 use std::env;
 use std::ops::Range;
 use std::path::{Path, PathBuf};

@@ -146,11 +146,10 @@ fn golden_path(filter: &str) -> PathBuf {
     root().join(format!("tests/golden-cost/{filter}.json"))
 }
 
-#[test]
-fn key_auth_costs_what_it_cost_before() {
-    let figures = key_auth_figures();
+/// Compares figures with the golden ones of a filter.
+fn compare(filter: &str, figures: &Value) {
     println!("{figures:#}");
-    let path = golden_path("key_auth");
+    let path = golden_path(filter);
     if env::var_os("TOLLGATE_ACCEPT_COST").is_some() {
         fs::write(&path, format!("{figures:#}\n")).unwrap();
     }
@@ -158,7 +157,7 @@ fn key_auth_costs_what_it_cost_before() {
         fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let (golden, figures) = (
         flattened(&serde_json::from_str(&golden).unwrap()),
-        flattened(&figures),
+        flattened(figures),
     );
     let mut changed = Map::new();
     for path in golden.keys().chain(figures.keys()) {
@@ -173,6 +172,78 @@ fn key_auth_costs_what_it_cost_before() {
         "if it is worth it, accept it with `just fuel-accept`: {:#}",
         Value::Object(changed)
     );
+}
+
+#[test]
+fn key_auth_costs_what_it_cost_before() {
+    compare("key_auth", &key_auth_figures());
+}
+
+/// The rules of one user's Kong: two headers added, one removed.
+fn header_rules() -> Value {
+    json!({"host": "envoy", "request": {
+        "add": {"headers": ["X-Gateway-Version:2.0.0", "X-Cluster-ID:prod-01"]},
+        "remove": {"headers": ["X-Internal-Debug"]},
+    }})
+}
+
+fn body_rules(compat: &str) -> Value {
+    let mut rules = json!({"host": "envoy", "request": {
+        "remove": {"body": ["debug"]},
+        "rename": {"body": ["input:prompt"]},
+        "replace": {"body": ["model:gpt-4o-mini"]},
+        "add": {"body": ["user:$(headers['x-stainless-lang'])"]},
+        "append": {"body": ["tags:gateway"]},
+    }});
+    if !compat.is_empty() {
+        rules["compat"] = json!(compat);
+    }
+    rules
+}
+
+/// A chat request of 32 KB.
+fn chat() -> String {
+    let message = json!({"role": "user", "content": "word ".repeat(190)});
+    let messages: Vec<_> = std::iter::repeat_n(message, 33).collect();
+    json!({"model": "gpt-4o", "debug": true, "input": "x", "tags": ["a"], "temperature": 0.7, "messages": messages}).to_string()
+}
+
+fn header_transform_figures() -> Value {
+    let module = load("header_transform");
+    let mut headers = simulation(&module, &header_rules());
+    let mut body = simulation(&module, &body_rules(""));
+    let mut kong = simulation(&module, &body_rules("kong"));
+    let mut responses = simulation(
+        &module,
+        &json!({"host": "envoy", "response": {"remove": {"headers": ["server"]}}}),
+    );
+    let debugged = request("GET", None).header("x-internal-debug", "1");
+    let chat = chat();
+    assert!((32_000..33_000).contains(&chat.len()), "{}", chat.len());
+    let post = request("POST", None).body(chat);
+    let requests = BTreeMap::from([
+        ("3 header rules", cost(&mut headers, &debugged, 200)),
+        (
+            "1 header rule for the response",
+            cost(&mut responses, &debugged, 200),
+        ),
+        ("5 rules, JSON body of 32 KB", cost(&mut body, &post, 200)),
+        (
+            "5 rules, JSON body of 32 KB, compat",
+            cost(&mut kong, &post, 200),
+        ),
+    ]);
+    json!({
+        "module_bytes": fs::metadata(tollgate_tests::module("header_transform")).unwrap().len(),
+        "memory_bytes": headers.worker().memory_bytes(),
+        "memory_bytes_after_bodies_of_32_kb": body.worker().memory_bytes(),
+        "requests_with_20_headers": requests,
+    })
+}
+
+#[test]
+fn header_transform_costs_what_it_cost_before() {
+    compare("header_transform", &header_transform_figures());
 }
 
 #[test]

@@ -20,8 +20,13 @@ const STATUSES: [i32; 18] = [0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13,
 
 fn module(name: &'static str) -> &'static (Engine, Module) {
     static KEY_AUTH: OnceLock<(Engine, Module)> = OnceLock::new();
+    static HEADER_TRANSFORM: OnceLock<(Engine, Module)> = OnceLock::new();
     static PROBE: OnceLock<(Engine, Module)> = OnceLock::new();
-    let cell = if name == "probe" { &PROBE } else { &KEY_AUTH };
+    let cell = match name {
+        "probe" => &PROBE,
+        "header_transform" => &HEADER_TRANSFORM,
+        _ => &KEY_AUTH,
+    };
     cell.get_or_init(|| {
         let mut config = wasmtime::Config::new();
         config.consume_fuel(true);
@@ -248,6 +253,17 @@ const KEY_AUTH: [&[u8]; 4] = [
     br#"{"nonsense":"#,
 ];
 
+const HEADER_TRANSFORM: [&[u8]; 4] = [
+    br#"{"host":"envoy","sse":true,"uri_pattern":"/(.*)","request":{"http_method":"GET","remove":{"headers":["apikey"],"querystring":["a"],"body":["n"]},
+        "replace":{"uri":"/$(uri_captures[1] or 'x')","headers":["host:$(headers.etag or 'h')"]},"append":{"headers":["etag:1"],"body":["apikey:1"],"querystring":["a:$(query_params.a)"]}},
+        "response":{"append":{"headers":["etag:1"],"json":["n:1"]},"rename":{"headers":["etag:x-etag"]}}}"#,
+    br#"{"host":"kong","compat":"kong","max_body_bytes":10,"request":{"add":{"body":["a:$(shared.x)"],"headers":["x-consumer-id:$(headers.apikey:upper())"]},
+        "replace":{"uri":"/n?x","headers":["host:h"]},"rename":{"headers":["etag:apikey"]}},"response":{"remove":{"json":["n"]}}}"#,
+    br#"{"large_body":"refuse","max_body_bytes":5,"when":{"models":["*"],"consumers":["a"]},"request_json":{"set":{"a.b":"$(consumer.id)"}},
+        "response_json":{"remove":["n"]}}"#,
+    br#"{"host":"envoy-headers-pass","request":{"replace":{"querystring":["a:1"]},"http_method":"HEAD"},"response":{"add":{"json":["a:1"]}}}"#,
+];
+
 const PROBE: [&[u8]; 4] = [
     br#"{"host":"envoy","hold":100,"ask":"u","response":"reverse"}"#,
     br#"{"host":"kong","hold":100,"ask":"u","ask_after_body":true,"response":"count"}"#,
@@ -295,6 +311,11 @@ proptest! {
     #[test]
     fn key_auth_survives_any_host(seed: u64, configuration in 0..KEY_AUTH.len(), honesty in prop_oneof![Just(0u8), Just(50), Just(95)], callbacks in callbacks()) {
         run("key_auth", seed, KEY_AUTH[configuration], honesty, &callbacks)?;
+    }
+
+    #[test]
+    fn header_transform_survives_any_host(seed: u64, configuration in 0..HEADER_TRANSFORM.len(), honesty in prop_oneof![Just(0u8), Just(50), Just(95)], callbacks in callbacks()) {
+        run("header_transform", seed, HEADER_TRANSFORM[configuration], honesty, &callbacks)?;
     }
 
     #[test]

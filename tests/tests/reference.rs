@@ -3,8 +3,10 @@
 use serde_json::Value;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use tollgate_key_auth::{Config, KeyAuth};
-use tollgate_kit::{config, schema};
+use tollgate_header_transform::HeaderTransform;
+use tollgate_key_auth::KeyAuth;
+use tollgate_kit::config::{self, Problem};
+use tollgate_kit::{Filter, schema};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -59,11 +61,10 @@ fn rows(schema: &Value, prefix: &str, out: &mut String) {
     }
 }
 
-#[test]
-fn the_reference_is_what_the_schema_says() {
+/// Compares the reference in a README with the schema, or writes it.
+fn check_reference<F: Filter>(path: &str) {
     let mut table = "| field | type | default | what it does |\n|---|---|---|---|\n".to_owned();
-    rows(&schema::of_filter::<KeyAuth>(), "", &mut table);
-    let path = "plugins/key-auth/README.md";
+    rows(&schema::of_filter::<F>(), "", &mut table);
     let readme = read(path);
     let (before, rest) = readme
         .split_once("<!-- reference -->\n")
@@ -83,20 +84,30 @@ fn the_reference_is_what_the_schema_says() {
 }
 
 #[test]
-fn the_examples_in_the_documentation_are_valid() {
-    for path in ["plugins/key-auth/README.md", "plugins/key-auth/src/lib.rs"] {
-        let text = read(path).replace("//! ", "");
-        let example = text
-            .split("```json\n")
-            .nth(1)
-            .and_then(|rest| rest.split("```").next())
-            .unwrap_or_else(|| panic!("{path} has an example"));
-        let checked = config::check::<Config>(example.as_bytes(), &|_| None)
+fn the_reference_is_what_the_schema_says() {
+    check_reference::<KeyAuth>("plugins/key-auth/README.md");
+    check_reference::<HeaderTransform>("plugins/header-transform/README.md");
+}
+
+/// Every JSON example of a text is a configuration of the filter, and nothing about it is doubtful.
+fn check_examples<F: Filter>(path: &str) {
+    let text = read(path).replace("//! ", "");
+    let examples = text.split("```json\n").skip(1);
+    let mut any = false;
+    for example in examples.filter_map(|rest| rest.split("```").next()) {
+        any = true;
+        let warnings: Vec<Problem> = config::check::<F::Config>(example.as_bytes(), &|_| None)
+            .map(|checked| checked.warnings)
             .unwrap_or_else(|problems| panic!("{path}: {problems:?}"));
-        assert!(
-            checked.warnings.is_empty(),
-            "{path}: {:?}",
-            checked.warnings
-        );
+        assert!(warnings.is_empty(), "{path}: {warnings:?}");
     }
+    assert!(any, "{path} has an example");
+}
+
+#[test]
+fn the_examples_in_the_documentation_are_valid() {
+    check_examples::<KeyAuth>("plugins/key-auth/README.md");
+    check_examples::<KeyAuth>("plugins/key-auth/src/lib.rs");
+    check_examples::<HeaderTransform>("plugins/header-transform/README.md");
+    check_examples::<HeaderTransform>("plugins/header-transform/src/lib.rs");
 }

@@ -99,3 +99,53 @@ fn the_schema_of_key_auth_refuses_what_is_wrong_by_itself() {
         assert!(!valid, "{configuration}");
     }
 }
+
+/// Configurations of header-transform: those of the golden cases, and more with each of its own fields.
+fn transformations() -> Vec<Value> {
+    let mut configurations = Vec::new();
+    for (plugin, field) in [
+        ("request-transformer", "request"),
+        ("response-transformer", "response"),
+    ] {
+        let path = format!("tests/golden/{plugin}.json");
+        let golden = std::fs::read_to_string(root().join(path)).unwrap();
+        let cases: Vec<Value> = serde_json::from_str(&golden).unwrap();
+        configurations.extend(cases.iter().map(|case| json!({field: case["config"]})));
+    }
+    let when = json!({"methods": ["GET"], "paths": ["/v1/*"], "headers": {"x": "*"}, "consumers": ["a"], "groups": ["b"],
+        "models": ["m*"], "content_types": ["application/json"]});
+    configurations.extend([
+        json!({"when": when, "request": {"add": {"headers": ["a:1"]}}}),
+        json!({"when": {"statuses": [404, "2xx", "400-499"]}, "response": {"add": {"headers": ["a:1"]}}}),
+        json!({"when": {"statuses": [true]}}),
+        json!({"request_json": {"remove": ["a.b"], "set": {"a": null, "b": [1], "c": "x"}, "set_if_absent": {"d": {}},
+            "at_most": {"e": 1.5}, "at_least": {"f": -1}}}),
+        json!({"response_json": {"remove": "a"}}),
+        json!({"sets": [{"uri_pattern": "/(a)", "request": null, "response": {"remove": {"json": ["a"]}}}]}),
+        json!({"sse": true, "owns_max_tokens": false, "max_body_bytes": 5, "large_body": "refuse", "error_format": "openai",
+            "host": "kong", "compat": "kong", "uri_pattern": "x"}),
+        json!({"large_body": "drop"}),
+        json!({"request": {"remove": {"header": []}}}),
+        json!({"request": {"remove": {"headers": "a"}}}),
+        json!({}),
+    ]);
+    configurations
+}
+
+#[test]
+fn the_schema_of_header_transform_is_draft_04_and_accepts_what_the_filter_takes() {
+    let meta = schema::meta::<tollgate_header_transform::HeaderTransform>();
+    let configurations = transformations();
+    let verdicts = validated(&meta["config_schema"], &configurations);
+    let mut refused = 0;
+    for (configuration, valid) in configurations.iter().zip(verdicts) {
+        let text = configuration.to_string();
+        let checked = check::<tollgate_header_transform::Config>(text.as_bytes(), &|_| None);
+        assert!(
+            valid || checked.is_err(),
+            "the schema refuses what the filter takes: {text}"
+        );
+        refused += usize::from(!valid);
+    }
+    assert!(refused >= 6, "{refused}");
+}

@@ -26,6 +26,9 @@ request, stderr everything else; neither has headers or queries, where keys are.
 pub(super) struct Arguments {
     /// The proxy's YAML file
     file: PathBuf,
+    /// Answer 500 where a filter does what does not work on every host, and name the row of `tollgate hosts`
+    #[arg(long)]
+    strict: bool,
     #[command(flatten)]
     modules: Modules,
 }
@@ -42,7 +45,12 @@ impl Arguments {
         if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
             tracing::warn!("cannot raise the limit of open files: {error}");
         }
-        let proxy = Proxy::start(checked.config).map_err(Failure::run)?;
+        let config = if self.strict {
+            checked.config.strict()
+        } else {
+            checked.config
+        };
+        let proxy = Proxy::start(config).map_err(Failure::run)?;
         for address in proxy.addresses() {
             tracing::info!("listening on http://{address}");
         }

@@ -54,13 +54,19 @@ pub(crate) fn setup(case: &Case, terms: Terms, start_unix: u64) -> Result<Setup,
             .iter()
             .map(|plugin| (plugin.name.as_str(), &plugin.config)),
     );
-    plugins.sort_by_key(|(name, _)| ORDER.iter().position(|known| known == name));
+    let order = |name: &str| ORDER.iter().position(|known| *known == name);
+    plugins.sort_by_key(|(name, _)| match terms.profile {
+        // There, only filters before the one that answers see its answer, and Kong's plugin transforms those too.
+        Profile::Spec | Profile::Envoy if *name == "response-transformer" => None,
+        _ => order(name),
+    });
     let filters = plugins
         .into_iter()
         .map(|(plugin, config)| {
+            let place = place_of(plugin)?;
             Ok(Filter {
-                name: filter_for(plugin)?.to_owned(),
-                configuration: configuration(case, config, terms, start_unix),
+                name: place.filter.to_owned(),
+                configuration: configuration(case, place, config, terms, start_unix),
             })
         })
         .collect::<Result<_, _>>()?;
@@ -71,16 +77,42 @@ pub(crate) fn setup(case: &Case, terms: Terms, start_unix: u64) -> Result<Setup,
     })
 }
 
+/// Where a plugin's configuration goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The filter that stands for the plugin.
+    pub(crate) filter: &'static str,
+    /// The field that holds the plugin's configuration; `None` where the filter's own has the plugin's fields.
+    pub(crate) field: Option<&'static str>,
+}
+
 /// The filter that stands for a plugin.
 ///
 /// # Errors
 /// Fails when there is none.
-pub(crate) fn filter_for(plugin: &str) -> Result<&'static str, NoFilter> {
-    match plugin {
-        "key-auth" => Ok("key-auth"),
-        _ => Err(NoFilter {
-            plugin: plugin.to_owned(),
-        }),
+pub(crate) fn place_of(plugin: &str) -> Result<Place, NoFilter> {
+    let (filter, field) = match plugin {
+        "key-auth" => ("key-auth", None),
+        "request-transformer" => ("header-transform", Some("request")),
+        "response-transformer" => ("header-transform", Some("response")),
+        _ => {
+            return Err(NoFilter {
+                plugin: plugin.to_owned(),
+            });
+        }
+    };
+    Ok(Place { filter, field })
+}
+
+impl Place {
+    /// The filter's configuration with the plugin's in it.
+    pub(crate) fn holding(self, config: &Map<String, Value>) -> Map<String, Value> {
+        match self.field {
+            None => config.clone(),
+            Some(field) => [(field.to_owned(), Value::Object(config.clone()))]
+                .into_iter()
+                .collect(),
+        }
     }
 }
 
@@ -92,13 +124,26 @@ pub(crate) struct NoFilter {
 }
 
 /// Kong's fields, and what a filter needs besides: who there is, since it has no database, and what host it runs on.
-fn configuration(case: &Case, config: &Map<String, Value>, terms: Terms, start_unix: u64) -> Value {
-    let mut configuration = config.clone();
+fn configuration(
+    case: &Case,
+    place: Place,
+    config: &Map<String, Value>,
+    terms: Terms,
+    start_unix: u64,
+) -> Value {
+    let mut configuration = place.holding(config);
     configuration.insert("host".to_owned(), json!(host_name(terms.profile)));
     if terms.compat {
         configuration.insert("compat".to_owned(), json!("kong"));
     }
-    if !case.consumers.is_empty() {
+    // Outside of Kong no host knows the captures of its routes.
+    if let (Some("request"), Some(regex)) = (
+        place.field,
+        case.route.as_ref().and_then(|route| route.regex.as_ref()),
+    ) {
+        configuration.insert("uri_pattern".to_owned(), json!(regex));
+    }
+    if place.filter == "key-auth" && !case.consumers.is_empty() {
         configuration.insert("consumers".to_owned(), consumers(case, start_unix));
     }
     Value::Object(configuration)
@@ -186,6 +231,47 @@ mod tests {
                 ]},
                 {"id": "c2", "custom_id": "b"},
             ]})
+        );
+    }
+
+    #[test]
+    fn the_transformers_are_sections_of_one_filter() {
+        let case = case(json!({
+            "id": "request-transformer/x", "plugin": "request-transformer", "title": "", "source": "", "basis": "spec", "tags": [],
+            "config": {"http_method": "POST"}, "route": {"regex": "/a"},
+            "plugins": [{"name": "key-auth", "config": {}}, {"name": "response-transformer", "config": {"add": {}}}],
+        }));
+        let filters = |profile| {
+            let terms = Terms {
+                profile,
+                compat: false,
+            };
+            let setup = setup(&case, terms, 0).unwrap();
+            let shown = setup
+                .filters
+                .into_iter()
+                .map(|filter| (filter.name, filter.configuration));
+            shown.collect::<Vec<_>>()
+        };
+        let key_auth = |host: &str| ("key-auth".to_owned(), json!({"host": host}));
+        let request = |host: &str| {
+            let config =
+                json!({"request": {"http_method": "POST"}, "uri_pattern": "/a", "host": host});
+            ("header-transform".to_owned(), config)
+        };
+        let response = |host: &str| {
+            (
+                "header-transform".to_owned(),
+                json!({"response": {"add": {}}, "host": host}),
+            )
+        };
+        assert_eq!(
+            filters(Profile::Kong),
+            [key_auth("kong"), request("kong"), response("kong")]
+        );
+        assert_eq!(
+            filters(Profile::Envoy),
+            [response("envoy"), key_auth("envoy"), request("envoy")]
         );
     }
 

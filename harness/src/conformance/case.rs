@@ -210,8 +210,9 @@ pub(crate) struct BodyRepeat {
 impl Case {
     /// Whether it says which route or service the requests belong to.
     pub(crate) fn names_route_or_service(&self) -> bool {
-        let stepwise = |step: &Step| step.route.is_some() || step.service.is_some();
-        self.route.is_some() || self.service.is_some() || self.steps.iter().any(stepwise)
+        let named = |route: &Option<Route>| route.as_ref().is_some_and(|route| route.id.is_some());
+        let stepwise = |step: &Step| named(&step.route) || step.service.is_some();
+        named(&self.route) || self.service.is_some() || self.steps.iter().any(stepwise)
     }
 }
 

@@ -9,12 +9,18 @@ use super::matcher::Mismatch;
 /// Everything about the filter's verdict that isn't as expected.
 ///
 /// Kong's messages are a floor: the filter has to report the same places, with messages that begin as Kong's do and may
-/// then say what to write instead. `schema` is the filter's JSON Schema, where its defaults stand.
+/// then say what to write instead. `schema` is the filter's JSON Schema, where its defaults stand; `field` is the one that holds
+/// the plugin's configuration, where it is not the filter's own.
 pub(crate) fn compare(
     expect: &ExpectConfig,
+    field: Option<&str>,
     problems: &[Problem],
     schema: &Value,
 ) -> Vec<Mismatch> {
+    let schema = match field {
+        Some(field) => &schema["properties"][field],
+        None => schema,
+    };
     let mut mismatches = Vec::new();
     let reported = || match problems {
         [] => "valid".to_owned(),
@@ -33,6 +39,10 @@ pub(crate) fn compare(
         .as_ref()
         .and_then(|errors| errors.get("config"));
     for (path, message) in tree.map(messages).unwrap_or_default() {
+        let path = match field {
+            Some(field) => format!("{field}.{path}"),
+            None => path,
+        };
         let known =
             |problem: &Problem| problem.path == path && problem.message.starts_with(&message);
         if !problems.iter().any(known) {
@@ -134,7 +144,13 @@ mod tests {
 
     fn wrong(expect: Value, problems: &[Problem]) -> usize {
         let schema = json!({"properties": {"a": {"default": 1}, "b": {"properties": {"c": {"default": []}}}, "d": {}}});
-        compare(&serde_json::from_value(expect).unwrap(), problems, &schema).len()
+        compare(
+            &serde_json::from_value(expect).unwrap(),
+            None,
+            problems,
+            &schema,
+        )
+        .len()
     }
 
     #[test]
@@ -148,6 +164,17 @@ mod tests {
         assert_eq!(wrong(expect.clone(), &found), 0);
         assert_eq!(wrong(expect.clone(), &[problem("a[0]", "bad")]), 2);
         assert_eq!(wrong(expect, &[]), 3);
+    }
+
+    #[test]
+    fn a_plugin_may_be_a_section_of_its_filter() {
+        let expect =
+            json!({"valid": false, "errors": {"config": {"a": "bad"}}, "defaults": {"b": 1}});
+        let expect = serde_json::from_value(expect).unwrap();
+        let schema = json!({"properties": {"request": {"properties": {"b": {"default": 1}}}}});
+        let found =
+            |path: &str| compare(&expect, Some("request"), &[problem(path, "bad")], &schema).len();
+        assert_eq!((found("request.a"), found("a")), (0, 1));
     }
 
     #[test]

@@ -28,7 +28,11 @@ pub(crate) struct Deviation {
     /// Why it is better so.
     pub(crate) reason: String,
     /// What comes instead: the expectations of the steps that differ, by their numbers, counted from 0.
+    #[serde(default)]
     pub(crate) instead: BTreeMap<usize, Expect>,
+    /// The filter refuses the configuration, so that no request comes to it.
+    #[serde(default)]
+    pub(crate) refused: bool,
 }
 
 impl Deviation {

@@ -21,6 +21,9 @@ use crate::profile::Profile;
 /// The time of simulated cases that set none: 2026-01-01 00:00 UTC.
 const START_UNIX: u64 = 1_767_225_600;
 
+/// Where a case fails whose configuration is refused.
+const AT_THE_START: &str = "at the start";
+
 /// Runs what the arguments ask for.
 ///
 /// # Errors
@@ -178,7 +181,7 @@ fn send(case: &Case, setup: &Setup, host: &mut dyn Host) -> Vec<Failure> {
     for delivery in host.deliveries(case) {
         let mut gateway = match host.open(setup) {
             Ok(gateway) => gateway,
-            Err(error) => return vec![failed("at the start".to_owned(), &error)],
+            Err(error) => return vec![failed(AT_THE_START.to_owned(), &error)],
         };
         let mut failures = Vec::new();
         let mut earlier: Vec<Observed> = Vec::new();
@@ -218,19 +221,21 @@ fn failed(at: String, error: &GatewayError) -> Failure {
 
 /// Asks a filter's own code what it says about a configuration. No host is needed.
 fn check(case: &Case) -> Vec<Failure> {
-    let (Some(expect), Some(filter)) = (
-        &case.expect_config,
-        adapter::filter_for(&case.plugin)
-            .ok()
-            .and_then(catalog::find),
-    ) else {
+    let Some(expect) = &case.expect_config else {
         return Vec::new();
     };
-    let configuration = serde_json::Value::Object(case.config.clone()).to_string();
+    let Ok(place) = adapter::place_of(&case.plugin) else {
+        return Vec::new();
+    };
+    let Some(filter) = catalog::find(place.filter) else {
+        return Vec::new();
+    };
+    let configuration = serde_json::Value::Object(place.holding(&case.config)).to_string();
     let problems = (filter.check)(configuration.as_bytes(), &|_| None)
         .err()
         .unwrap_or_default();
-    let mismatches = configuration::compare(expect, &problems, &(filter.meta)()["config_schema"]);
+    let schema = &(filter.meta)()["config_schema"];
+    let mismatches = configuration::compare(expect, place.field, &problems, schema);
     if mismatches.is_empty() {
         return Vec::new();
     }
@@ -272,6 +277,14 @@ fn judge(
             at: "the list of deviations".to_owned(),
             cause: Cause::Error("the case passes: remove it from the list".to_owned()),
         }]);
+    }
+    if deviation.refused {
+        return match found.as_slice() {
+            [failure] if failure.at == AT_THE_START => Outcome::Deviates {
+                reason: deviation.reason.clone(),
+            },
+            _ => outcome(found),
+        };
     }
     match again(deviation) {
         failures if failures.is_empty() => Outcome::Deviates {

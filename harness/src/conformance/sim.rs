@@ -71,10 +71,31 @@ fn knobs(setup: &Setup) -> Knobs {
     // A name with `_` is also found as a header that is spelt with `-`.
     let spellings = names.flat_map(|name| [name.to_owned(), name.replace('_', "-")]);
     let fixed = IDENTITY_HEADERS.into_iter().chain(["apikey"]);
+    let taken_out = setup
+        .filters
+        .iter()
+        .filter_map(|filter| filter.configuration.get("request"))
+        .flat_map(headers_taken_out);
     Knobs {
         headers_stop_iteration: true,
-        proxy_set_header: fixed.map(str::to_owned).chain(spellings).collect(),
+        proxy_set_header: fixed
+            .map(str::to_owned)
+            .chain(spellings)
+            .chain(taken_out)
+            .collect(),
+        ..Knobs::default()
     }
+}
+
+/// The headers that rules of a request-transformer remove, or rename to something else.
+fn headers_taken_out(request: &Value) -> Vec<String> {
+    ["remove", "rename"]
+        .into_iter()
+        .filter_map(|rules| request.get(rules)?.get("headers")?.as_array())
+        .flatten()
+        .filter_map(|rule| rule.as_str()?.split(':').next())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// With the filter's own words, which tell what it didn't like.

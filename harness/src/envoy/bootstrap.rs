@@ -4,24 +4,34 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Filter, Listener};
+use super::{Besides, Filter, Listener, Tuning};
+use crate::worker::FailurePolicy;
 
 /// The static part of the configuration: clusters, administration, and where the listeners stand. They stand in their
 /// own file, since Envoy takes or refuses each one of a discovered list, but only the whole of a static one.
-pub(super) fn bootstrap(listeners_file: &Path, listeners: &[Listener]) -> Value {
+pub(super) fn bootstrap(
+    listeners_file: &Path,
+    listeners: &[Listener],
+    services: &[SocketAddr],
+) -> Value {
     let upstreams: BTreeSet<SocketAddr> =
         listeners.iter().map(|listener| listener.upstream).collect();
+    let upstreams = upstreams
+        .into_iter()
+        .map(|upstream| cluster(&cluster_name(upstream), upstream));
+    let services = services.iter().map(|service| grpc_cluster(*service));
     json!({
         "node": {"id": "tollgate", "cluster": "tollgate"},
         "admin": {"address": loopback(0)},
         "dynamic_resources": {"lds_config": {"path_config_source": {"path": listeners_file}}},
-        "static_resources": {"clusters": upstreams.into_iter().map(cluster).collect::<Vec<_>>()},
+        "static_resources": {"clusters": upstreams.chain(services).collect::<Vec<_>>()},
     })
 }
 
 /// The discovered part: the listeners.
-pub(super) fn listeners(listeners: &[Listener]) -> Value {
-    json!({"resources": listeners.iter().map(listener).collect::<Vec<_>>()})
+pub(super) fn listeners(listeners: &[Listener], besides: &Besides<'_>) -> Value {
+    let resources: Vec<_> = listeners.iter().map(|one| listener(one, besides)).collect();
+    json!({"resources": resources})
 }
 
 fn loopback(port: u16) -> Value {
@@ -33,8 +43,23 @@ pub fn cluster_name(upstream: SocketAddr) -> String {
     format!("upstream-{}", upstream.port())
 }
 
-fn cluster(upstream: SocketAddr) -> Value {
-    let name = cluster_name(upstream);
+/// The name of the cluster that stands for a gRPC service.
+pub fn grpc_cluster_name(service: SocketAddr) -> String {
+    format!("grpc-{}", service.port())
+}
+
+fn grpc_cluster(service: SocketAddr) -> Value {
+    let mut cluster = cluster(&grpc_cluster_name(service), service);
+    cluster["typed_extension_protocol_options"] = json!({
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {"http2_protocol_options": {}},
+        },
+    });
+    cluster
+}
+
+fn cluster(name: &str, upstream: SocketAddr) -> Value {
     json!({
         "name": name,
         "type": "STATIC",
@@ -49,8 +74,11 @@ fn cluster(upstream: SocketAddr) -> Value {
 }
 
 /// A listener that adds as little of Envoy's own as can be, so that what arrives is what the filters made.
-fn listener(listener: &Listener) -> Value {
-    let mut http_filters: Vec<Value> = listener.filters.iter().map(filter).collect();
+fn listener(listener: &Listener, besides: &Besides<'_>) -> Value {
+    let filters = listener.filters.iter();
+    let filters = filters.map(|one| filter(one, &(besides.tune)(one)));
+    let native = besides.native.get(&listener.name).cloned();
+    let mut http_filters: Vec<Value> = native.into_iter().chain(filters).collect();
     http_filters.push(json!({
         "name": "envoy.filters.http.router",
         "typed_config": {
@@ -99,25 +127,35 @@ fn listener(listener: &Listener) -> Value {
     })
 }
 
-fn filter(filter: &Filter) -> Value {
+fn filter(filter: &Filter, tuning: &Tuning) -> Value {
+    let mut config = json!({
+        "name": filter.name,
+        "configuration": {
+            "@type": "type.googleapis.com/google.protobuf.StringValue",
+            "value": filter.configuration,
+        },
+        "vm_config": {
+            "vm_id": filter.vm_id,
+            "runtime": "envoy.wasm.runtime.v8",
+            "code": {"local": {"filename": filter.module}},
+            "environment_variables": {"key_values": tuning.environment},
+        },
+        "failure_policy": match tuning.failure_policy {
+            FailurePolicy::Closed => "FAIL_CLOSED",
+            FailurePolicy::Open => "FAIL_OPEN",
+            FailurePolicy::Reload => "FAIL_RELOAD",
+        },
+        "allow_on_headers_stop_iteration": tuning.headers_stop_iteration,
+    });
+    if let Some(back_off) = tuning.reload_back_off {
+        let interval = format!("{}.{:09}s", back_off.as_secs(), back_off.subsec_nanos());
+        config["reload_config"] = json!({"backoff": {"base_interval": interval}});
+    }
     json!({
         "name": filter.name,
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
-            "config": {
-                "name": filter.name,
-                "configuration": {
-                    "@type": "type.googleapis.com/google.protobuf.StringValue",
-                    "value": filter.configuration,
-                },
-                "vm_config": {
-                    "vm_id": filter.vm_id,
-                    "runtime": "envoy.wasm.runtime.v8",
-                    "code": {"local": {"filename": filter.module}},
-                },
-                "failure_policy": "FAIL_CLOSED",
-                "allow_on_headers_stop_iteration": true,
-            },
+            "config": config,
         },
     })
 }

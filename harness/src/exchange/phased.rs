@@ -10,7 +10,7 @@ use super::state::{Direction, Reply, Waiting};
 use super::{Action, Event, ExchangeId, HungReason, ResetReason, arrival};
 use crate::abi::FilterAction;
 use crate::http::Headers;
-use crate::vm::{Callback, TrapCause, TrapReport};
+use crate::vm::{Callback, Lost, TrapCause, TrapReport};
 use crate::worker::{Ran, Worker};
 
 /// How a request phase goes on after a filter's callback.
@@ -41,10 +41,16 @@ impl Worker {
         if exchange.request.begun {
             return;
         }
+        let mut unique = profile.rules().refused_duplicates.iter();
+        let twice = unique.any(|name| headers.get_all(name).count() > 1);
         let headers = arrival::arrange(exchange, profile, headers);
         exchange.request.begun = true;
-        exchange.request.complete = end;
+        exchange.request.complete = end || twice;
         exchange.request.headers = headers;
+        if twice {
+            exchange.refuse(400, &[]);
+            return;
+        }
         self.headers_phase(id, 0);
     }
 
@@ -138,7 +144,12 @@ impl Worker {
             Ran::Done(action) => *action,
             Ran::Bypassed => return Next::Filter,
             Ran::Failed => {
-                self.fail_request(id);
+                // A reply that was made before the trap still goes out.
+                let exchange = self.world.exchanges.get_mut(&id).filter(|e| !e.over);
+                match exchange.and_then(|exchange| exchange.reply.take()) {
+                    Some(reply) => self.reply_phased(id, reply),
+                    None => self.fail_request(id),
+                }
                 return Next::Stop;
             }
         };
@@ -188,11 +199,13 @@ impl Worker {
                 Waiting::RequestBody(_) => Callback::RequestBody,
             },
             exchange: Some(id),
+            request: None,
             cause: TrapCause::Host(
                 "segmentation fault: a call was made and `Continue` returned, the request ends before the answer",
             ),
             backtrace: Vec::new(),
             kills_worker: true,
+            lost: Lost::default(),
         });
     }
 
@@ -332,7 +345,9 @@ impl Worker {
             if let Ran::Done(FilterAction::Pause) = ran {
                 self.warn(id, seat, "\"ResponseHeaders\" returned \"PAUSE\": local response expected but none produced");
             }
-            self.late_reply(id);
+            if self.late_reply(id) {
+                break;
+            }
         }
         let Some(exchange) = self.world.exchanges.get_mut(&id) else {
             return;
@@ -352,18 +367,20 @@ impl Worker {
     }
 
     /// A reply from `on_response_headers`: its status counts, its headers do not, and its body stands in for the first
-    /// chunk of the upstream's.
-    fn late_reply(&mut self, id: ExchangeId) {
-        let Some(exchange) = self.world.exchanges.get_mut(&id) else {
-            return;
-        };
-        if let Some(reply) = exchange.reply.take() {
+    /// chunk of the upstream's. Later filters do not see the headers (running). Whether there was one.
+    fn late_reply(&mut self, id: ExchangeId) -> bool {
+        let exchange = self.world.exchanges.get_mut(&id);
+        if let Some(exchange) = exchange
+            && let Some(reply) = exchange.reply.take()
+        {
             exchange
                 .response
                 .headers
                 .set(":status", reply.status.to_string());
             exchange.first_chunk = Some(reply.body);
+            return true;
         }
+        false
     }
 
     fn pass_response_body(&mut self, id: ExchangeId, chunk: Bytes, end: bool) {

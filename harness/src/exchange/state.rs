@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::{Action, CallId, Peer};
 use crate::http::Headers;
+use crate::profile::Finding;
 
 /// Which of an exchange's two messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +34,12 @@ pub(crate) struct Exchange {
     pub(crate) unlogged: bool,
     /// What filters set as properties.
     pub(crate) properties: HashMap<Vec<u8>, Vec<u8>>,
+    /// What filters set as filter state of Envoy's own, by its key.
+    pub(crate) filter_state: HashMap<String, Vec<u8>>,
     pub(crate) request_id: String,
     pub(crate) started_unix_nanos: u64,
+    /// The first act for it that does not work everywhere.
+    pub(crate) breach: Option<Finding>,
     /// Calls under way.
     pub(crate) calls: HashSet<CallId>,
     /// Phased flow: whether all header callbacks of the request ran.
@@ -152,8 +157,10 @@ impl Exchange {
             over: false,
             unlogged: false,
             properties: HashMap::new(),
+            filter_state: HashMap::new(),
             request_id,
             started_unix_nanos: now,
+            breach: None,
             calls: HashSet::new(),
             headers_done: false,
             waiting: None,
@@ -211,6 +218,21 @@ impl Exchange {
             Direction::Request => Action::SendRequestTrailers(trailers),
             Direction::Response => Action::SendResponseTrailers(trailers),
         });
+    }
+
+    /// The host's own answer to a request that it does not take: no filter is asked, none logs.
+    pub(crate) fn refuse(&mut self, status: u16, body: &'static [u8]) {
+        let headers: Headers = [
+            (":status", status.to_string()),
+            ("content-length", body.len().to_string()),
+        ]
+        .into_iter()
+        .collect();
+        self.unlogged = true;
+        self.replied = true;
+        self.response.begun = true;
+        self.send_headers(Direction::Response, headers, body.is_empty());
+        self.send_body(Direction::Response, Bytes::from_static(body), true);
     }
 
     /// Whether the client asked for headers alone.

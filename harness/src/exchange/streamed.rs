@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use super::state::{Direction, Gate, Reply};
-use super::{Action, Event, ExchangeId, ResetReason, arrival};
+use super::{Action, Event, ExchangeId, HungReason, ResetReason, arrival, join_lines};
 use crate::abi::FilterAction;
 use crate::http::Headers;
 use crate::profile::{Finding, Host, Row};
@@ -14,6 +14,14 @@ use crate::vm::Callback;
 use crate::worker::{Ran, Worker};
 
 use Direction::{Request, Response};
+
+/// How many header lines came on the wire: the Host is among them, the other pseudo-headers are not.
+fn lines(headers: &Headers) -> usize {
+    let names = headers.iter().map(|(name, _)| name);
+    names
+        .filter(|name| !name.starts_with(b":") || *name == ":authority")
+        .count()
+}
 
 impl Worker {
     pub(crate) fn deliver_streamed(&mut self, id: ExchangeId, event: Event) {
@@ -36,6 +44,11 @@ impl Worker {
         if exchange.message(direction).begun || (direction == Response && exchange.replied) {
             return;
         }
+        let too_many = direction == Request
+            && profile
+                .rules()
+                .request_lines
+                .is_some_and(|most| lines(&headers) > most);
         let headers = match direction {
             Request => arrival::arrange(exchange, profile, headers),
             Response => headers,
@@ -47,6 +60,18 @@ impl Worker {
         message.headers = headers;
         if profile.rules().lower_case_names {
             message.headers.lower_case_names();
+        }
+        let rules = profile.rules();
+        join_lines(
+            &mut message.headers,
+            match direction {
+                Request => rules.joined_request,
+                Response => rules.joined_response,
+            },
+        );
+        if too_many {
+            exchange.refuse(431, &[]);
+            return;
         }
         self.pass_headers(id, direction, 0);
     }
@@ -169,7 +194,7 @@ impl Worker {
                     if !self.settle(id, direction) {
                         return;
                     }
-                    self.note(id, seat, callback, action);
+                    self.note(id, seat, callback, end, action);
                     if action == FilterAction::Pause {
                         self.shut(id, direction, seat);
                         return;
@@ -209,8 +234,15 @@ impl Worker {
         }
     }
 
-    /// Notes what Kong would not stand.
-    fn note(&mut self, id: ExchangeId, seat: usize, callback: Callback, action: FilterAction) {
+    /// Notes what Kong would not stand. Waiting for more of a body is fine there: all of it comes at once.
+    fn note(
+        &mut self,
+        id: ExchangeId,
+        seat: usize,
+        callback: Callback,
+        end: bool,
+        action: FilterAction,
+    ) {
         if !matches!(callback, Callback::RequestHeaders | Callback::RequestBody) {
             return;
         }
@@ -218,14 +250,16 @@ impl Worker {
         let waits = exchange.is_some_and(|exchange| !exchange.calls.is_empty());
         let row = match action {
             FilterAction::Continue if self.calls_made(id, seat) > 0 => Row::CallThenContinue,
+            FilterAction::Pause if callback == Callback::RequestBody && !end => return,
             FilterAction::Pause if !waits => Row::PauseWithoutCall,
             _ => return,
         };
-        self.world.find(Finding {
+        let finding = Finding {
             host: Host::Kong,
             row,
             callback: callback.name(),
-        });
+        };
+        self.world.find(Some(id), finding);
     }
 
     fn pass_body(
@@ -277,7 +311,7 @@ impl Worker {
                 if !self.settle(id, direction) {
                     return;
                 }
-                self.note(id, seat, callback, action);
+                self.note(id, seat, callback, end, action);
                 match action {
                     FilterAction::Continue => self.forward(id, direction, position),
                     FilterAction::Pause => self.hold(id, direction, seat),
@@ -415,10 +449,20 @@ impl Worker {
     /// After a call's answer.
     pub(crate) fn call_answered_streamed(&mut self, id: ExchangeId, ran: &Ran<()>) {
         match ran {
-            Ran::Failed => self.fail_stream(id),
+            Ran::Failed => self.hang(id),
             Ran::Done(()) | Ran::Bypassed => {
                 self.settle(id, Request);
             }
+        }
+    }
+
+    /// The one who was to go on with the request is dead (running: the client waits for its own patience).
+    fn hang(&mut self, id: ExchangeId) {
+        if let Some(exchange) = self.world.exchanges.get_mut(&id)
+            && !exchange.over
+        {
+            exchange.over = true;
+            exchange.actions.push(Action::Hung(HungReason::DeadFilter));
         }
     }
 

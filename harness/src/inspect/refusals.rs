@@ -3,6 +3,7 @@
 use super::{Refusal, Severity};
 use crate::abi::{ABI_MARKER, HOSTCALLS};
 use crate::profile::{Host, Profile};
+use crate::vm::knows_wasi;
 
 /// Kong's bundled plugins whose names a filter must not have: with `plugins = bundled` Kong then does not start.
 const KONG_PLUGINS: &[&str] = &[
@@ -104,7 +105,7 @@ pub(super) fn of(
     for (module, function) in imports {
         let known = match module.as_str() {
             "env" => HOSTCALLS.contains(&function.as_str()),
-            "wasi_snapshot_preview1" => true,
+            "wasi_snapshot_preview1" => knows_wasi(function),
             _ => false,
         };
         if !known {

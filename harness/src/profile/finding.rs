@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::Difference;
+
 /// A host that filters are deployed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -17,23 +19,36 @@ pub enum Host {
 pub struct Finding {
     /// The host that would break.
     pub host: Host,
-    /// The rule that the act breaks.
+    /// The row that the act falls under.
     pub row: Row,
     /// The filter entry's callback in which it happened first.
     pub callback: &'static str,
 }
 
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let host = match self.host {
-            Host::Envoy => "Envoy",
-            Host::Kong => "Kong",
-        };
-        write!(f, "{host}: {} (in {})", self.row.text(), self.callback)
+impl Finding {
+    /// The row of the table.
+    #[must_use]
+    pub fn difference(&self) -> Option<&'static Difference> {
+        Difference::named(self.row.id())
     }
 }
 
-/// The rules of portability that a run is checked against, whatever its profile.
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = match self.host {
+            Host::Envoy => "envoy",
+            Host::Kong => "kong",
+        };
+        let id = self.row.id();
+        write!(f, "{host} profile, {id}, in {}", self.callback)?;
+        match self.difference() {
+            Some(row) => write!(f, ": {}: {}", row.act, row.on(self.host).does),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The acts that a run is watched for, whatever its profile. Each is a row of the table of differences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Row {
@@ -61,27 +76,89 @@ pub enum Row {
     UnconditionalWrite,
     /// A local reply from a response phase.
     LateReply,
+    /// Two replies in one callback.
+    ReplyTwice,
+    /// A queue registered.
+    SharedQueue,
+    /// A body read where the host of the other kind traps.
+    AbsentBody,
+    /// A request header set that came more than once.
+    SetDuplicatedRequest,
+    /// A response header set that came more than once.
+    SetDuplicatedResponse,
+    /// A line added of a header that nginx knows.
+    AddBuiltin,
+    /// A property read while starting.
+    PropertyInConfigure,
+    /// A call's headers read outside of its callback.
+    CallHeadersOutside,
+    /// A counter incremented by 0 or less.
+    CounterDown,
+    /// A tick period set in a stream's callback.
+    TickInStream,
+    /// A function imported whose import alone is fatal.
+    FatalImport,
+    /// A header removed that was not there, of those that must be.
+    FatalRemoval,
 }
 
 impl Row {
-    /// The rule and what happens to those who break it.
+    /// Every one.
+    pub const ALL: &'static [Self] = &[
+        Self::CallPhase,
+        Self::CallThenContinue,
+        Self::PauseWithoutCall,
+        Self::TickSetAgain,
+        Self::WholeMap,
+        Self::BufferOffset,
+        Self::BufferReplacement,
+        Self::MissingFunction,
+        Self::PropertySet,
+        Self::MetricKind,
+        Self::UnconditionalWrite,
+        Self::LateReply,
+        Self::ReplyTwice,
+        Self::SharedQueue,
+        Self::AbsentBody,
+        Self::SetDuplicatedRequest,
+        Self::SetDuplicatedResponse,
+        Self::AddBuiltin,
+        Self::PropertyInConfigure,
+        Self::CallHeadersOutside,
+        Self::CounterDown,
+        Self::TickInStream,
+        Self::FatalImport,
+        Self::FatalRemoval,
+    ];
+
+    /// The id of its row in the table of differences.
     #[must_use]
-    pub fn text(self) -> &'static str {
+    pub fn id(self) -> &'static str {
         match self {
-            Self::CallPhase => "a call in this phase traps",
-            Self::CallThenContinue => "a call made and `Continue` returned crashes the worker",
-            Self::PauseWithoutCall => "`Pause` without a call under way hangs the request for ever",
-            Self::TickSetAgain => "setting the tick period again traps",
-            Self::WholeMap => "a map of more than 100 lines arrives broken",
-            Self::BufferOffset => "a buffer is always read from its start, whatever the offset",
-            Self::BufferReplacement => {
-                "a replacement is cut to the length given: give the largest there is"
-            }
-            Self::MissingFunction => "the function traps",
-            Self::PropertySet => "setting this property is refused",
-            Self::MetricKind => "this use of a metric of this kind traps",
-            Self::UnconditionalWrite => "a `cas` of 0 means `only if absent`",
-            Self::LateReply => "a reply from a response phase traps, or leaves the client hanging",
+            Self::CallPhase => "call-phase",
+            Self::CallThenContinue => "call-then-continue",
+            Self::PauseWithoutCall => "headers-pause",
+            Self::TickSetAgain => "tick-again",
+            Self::WholeMap => "whole-map",
+            Self::BufferOffset => "buffer-offset",
+            Self::BufferReplacement => "buffer-replacement",
+            Self::MissingFunction => "missing-function",
+            Self::PropertySet => "property-set",
+            Self::MetricKind => "gauge-increment",
+            Self::UnconditionalWrite => "shared-data-cas-zero",
+            Self::LateReply => "reply-in-response-headers",
+            Self::ReplyTwice => "reply-twice",
+            Self::SharedQueue => "queue-ready",
+            Self::AbsentBody => "absent-body",
+            Self::SetDuplicatedRequest => "set-duplicated-request",
+            Self::SetDuplicatedResponse => "set-duplicated-response",
+            Self::AddBuiltin => "add-builtin",
+            Self::PropertyInConfigure => "property-in-configure",
+            Self::CallHeadersOutside => "call-headers-outside",
+            Self::CounterDown => "counter-down",
+            Self::TickInStream => "tick-in-stream",
+            Self::FatalRemoval => "absent-header-removal",
+            Self::FatalImport => "log-level-import",
         }
     }
 }

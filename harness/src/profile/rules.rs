@@ -1,10 +1,12 @@
-//! The rows.
+//! The switches that model the hosts' differences; each belongs to a row of [`super::differences`].
 //!
-//! "running" in a row's text means that the behaviour was seen on that host (Envoy 1.40; nginx 1.27 with
+//! "running" in a switch's text means that the behaviour was seen on that host (Envoy 1.40; nginx 1.27 with
 //! ngx_wasm_module), "source" that it was read in its code.
 
+use serde::Serialize;
+
 /// What a host does where hosts differ.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Rules {
     /// How an exchange passes its filters.
     pub flow: Flow,
@@ -22,6 +24,8 @@ pub struct Rules {
     pub lower_case_names: bool,
     /// What removing a request header does. Kong: the upstream still gets it (running, 9 of 9 names).
     pub request_removal: Removal,
+    /// Request headers whose removal kills the worker where there are none of them. Kong (running).
+    pub fatal_removal: &'static [&'static str],
     /// What setting a request header does that came more than once. Kong: the first changes, the others still go
     /// (running).
     pub set_duplicated_request: SetDuplicated,
@@ -29,6 +33,16 @@ pub struct Rules {
     pub set_duplicated_response: SetDuplicated,
     /// Request headers that can't be added: refused with a log line, answered with Ok (Kong, running).
     pub add_refused: &'static [&'static str],
+    /// Request headers of which a host keeps one line: further ones are joined to it with a comma, also when a filter adds
+    /// them. Envoy (running). Kong: each line stays (running).
+    pub joined_request: &'static [&'static str],
+    /// The same of response headers.
+    pub joined_response: &'static [&'static str],
+    /// Request headers of which a second line is a 400 before any filter. Kong (running).
+    pub refused_duplicates: &'static [&'static str],
+    /// The most lines of request headers that the host takes, the Host included; more are 431 before any filter.
+    /// Envoy: 100 by default (running).
+    pub request_lines: Option<usize>,
     /// The most lines that a map handed to a guest has. Kong: 100, and past 104 the map is broken (running: the SDK
     /// panics at 97 headers besides the pseudo-headers and the client's four).
     pub map_limit: Option<usize>,
@@ -58,8 +72,12 @@ pub struct Rules {
     pub call_target: CallTarget,
     /// What a guest sees of a failed call.
     pub failed_call: FailedCall,
-    /// Whether `on_http_call_response` runs in the root context, so that a guest has to choose its stream with
-    /// `set_effective_context`, as the SDKs do. Envoy: yes (running). Kong: it runs in the stream's.
+    /// Whether a stream whose `on_done` answered false waits for `proxy_done` before it is deleted, as the ABI's text says.
+    /// Envoy: no (running). Kong: no.
+    pub done_waits: bool,
+    /// Whether `on_http_call_response` acts on the root context, so that a guest has to choose its stream with
+    /// `set_effective_context`, as the SDKs do. Envoy: yes. Kong: it acts on the stream, though the guest is told the
+    /// root's number too (running, both).
     pub calls_answer_root: bool,
     /// Whether a body that is not there in this phase reads as empty. Envoy: yes (running). Kong: a trap (running).
     pub absent_body_is_empty: bool,
@@ -88,7 +106,8 @@ pub struct Rules {
 }
 
 /// How an exchange passes its filters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Flow {
     /// Envoy: each piece goes through the chain as it comes; a filter that pauses holds what follows.
     Streamed,
@@ -98,7 +117,8 @@ pub enum Flow {
 }
 
 /// What removing a request header does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Removal {
     /// It is gone.
     Gone,
@@ -107,7 +127,8 @@ pub enum Removal {
 }
 
 /// What setting a duplicated header does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum SetDuplicated {
     /// One line is left.
     LeavesOne,
@@ -118,7 +139,8 @@ pub enum SetDuplicated {
 }
 
 /// What `:authority` reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Authority {
     /// The client's Host.
     Host,
@@ -127,7 +149,8 @@ pub enum Authority {
 }
 
 /// What `:path` reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum PathView {
     /// What the client sent; edits go upstream.
     Raw,
@@ -136,7 +159,8 @@ pub enum PathView {
 }
 
 /// What replacing a buffer from 0 on does with the length given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum BufferReplacement {
     /// That many bytes of the old content go, the new stands in front of the rest.
     Splice,
@@ -145,7 +169,8 @@ pub enum BufferReplacement {
 }
 
 /// What a call names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum CallTarget {
     /// A cluster of the host's configuration.
     Cluster,
@@ -154,16 +179,18 @@ pub enum CallTarget {
 }
 
 /// What a guest sees of a failed call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum FailedCall {
-    /// No headers; but a refused connection is a 503 made by the host (Envoy; running for refused, source for others).
-    NoHeaders,
+    /// An answer made by the host: 503 for a connection that is refused or ends early, 504 for a timeout (Envoy,
+    /// running).
+    MadeByHost,
     /// No headers, but `:dispatch_status` says why (Kong, running).
     DispatchStatus,
 }
 
 /// How shared data behaves.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct SharedData {
     /// Whether a write with `cas` 0 always succeeds (Envoy, running); else only where the key is absent (Kong, running).
     pub zero_writes_always: bool,
@@ -181,7 +208,8 @@ pub struct SharedData {
 }
 
 /// What using a metric against its kind does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum MetricMisuse {
     /// Counters: increments of 0 or less are BadArgument, record adds. Gauges take both. Histograms: increment and get
     /// are BadArgument. An unknown id is NotFound.
@@ -192,7 +220,8 @@ pub enum MetricMisuse {
 }
 
 /// What properties look like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Properties {
     /// Little-endian numbers, one-byte booleans, maps as pairs; unknown ones NotFound; what a filter sets is readable
     /// under its path and as `filter_state` / `wasm.<path>` (Envoy, running).
@@ -202,7 +231,8 @@ pub enum Properties {
 }
 
 /// What a trap does to traffic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Traps {
     /// The VM is dead; what happens to requests says the entry's [`crate::worker::FailurePolicy`] (Envoy, running).
     KillVm,
@@ -236,9 +266,70 @@ const NGINX_BUILTIN: &[&str] = &[
     "via",
 ];
 
+/// The headers that Envoy keeps in places of their own, as seen by sending each twice.
+const ENVOY_INLINE_REQUEST: &[&str] = &[
+    "accept",
+    "accept-encoding",
+    "access-control-request-headers",
+    "access-control-request-method",
+    "authorization",
+    "cache-control",
+    "content-encoding",
+    "content-type",
+    "grpc-timeout",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "origin",
+    "pragma",
+    "referer",
+    "user-agent",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-request-id",
+];
+
+/// The same of responses.
+const ENVOY_INLINE_RESPONSE: &[&str] = &[
+    "access-control-allow-origin",
+    "age",
+    "cache-control",
+    "content-encoding",
+    "content-type",
+    "date",
+    "etag",
+    "expires",
+    "last-modified",
+    "location",
+    "vary",
+    "via",
+    "x-request-id",
+];
+
+/// The headers that nginx takes once alone, as seen by sending each twice.
+const NGINX_UNIQUE: &[&str] = &[
+    "authorization",
+    "content-length",
+    "content-range",
+    "expect",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "transfer-encoding",
+];
+
 /// The ABI's text, with Envoy's choices where the text leaves one.
 pub(super) static SPEC: Rules = Rules {
     adds_request_headers: false,
+    done_waits: true,
+    joined_request: &[],
+    joined_response: &[],
+    request_lines: None,
     ..ENVOY_RULES
 };
 
@@ -252,9 +343,14 @@ const ENVOY_RULES: Rules = Rules {
     headers_stay: false,
     lower_case_names: true,
     request_removal: Removal::Gone,
+    fatal_removal: &[],
     set_duplicated_request: SetDuplicated::LeavesOne,
     set_duplicated_response: SetDuplicated::LeavesOne,
     add_refused: &[],
+    joined_request: ENVOY_INLINE_REQUEST,
+    joined_response: ENVOY_INLINE_RESPONSE,
+    refused_duplicates: &[],
+    request_lines: Some(100),
     map_limit: None,
     empty_map_is_nothing: true,
     authority: Authority::Host,
@@ -267,7 +363,8 @@ const ENVOY_RULES: Rules = Rules {
     reply_duplicates: true,
     calls_anywhere: true,
     call_target: CallTarget::Cluster,
-    failed_call: FailedCall::NoHeaders,
+    failed_call: FailedCall::MadeByHost,
+    done_waits: false,
     calls_answer_root: true,
     absent_body_is_empty: true,
     configuration_only_in_configure: true,
@@ -298,9 +395,14 @@ pub(super) static KONG: Rules = Rules {
     headers_stay: true,
     lower_case_names: false,
     request_removal: Removal::StaysUpstream,
+    fatal_removal: &["cookie", "x-forwarded-for"],
     set_duplicated_request: SetDuplicated::FirstOnly,
     set_duplicated_response: SetDuplicated::LeavesNone,
     add_refused: NGINX_BUILTIN,
+    joined_request: &[],
+    joined_response: &[],
+    refused_duplicates: NGINX_UNIQUE,
+    request_lines: None,
     map_limit: Some(100),
     empty_map_is_nothing: false,
     authority: Authority::ServerName("kong:8000"),
@@ -314,6 +416,7 @@ pub(super) static KONG: Rules = Rules {
     calls_anywhere: false,
     call_target: CallTarget::HostPort,
     failed_call: FailedCall::DispatchStatus,
+    done_waits: false,
     calls_answer_root: false,
     absent_body_is_empty: false,
     configuration_only_in_configure: false,

@@ -32,6 +32,8 @@ pub struct Config {
     pub(super) body_buffer: usize,
     pub(super) shutdown_timeout: Duration,
     pub(super) access_log: bool,
+    /// Whether filters fail that do what does not work on every host.
+    pub(super) strict: bool,
     pub(super) admin: Option<SocketAddr>,
     pub(super) listeners: Vec<Listen>,
     pub(super) routes: Vec<Route>,
@@ -143,6 +145,15 @@ impl Config {
         match config {
             Some(config) if errors.is_empty() => Ok(Checked { config, warnings }),
             _ => Err(ConfigError::Wrong(errors)),
+        }
+    }
+
+    /// The same, where filters fail that do what does not work on every host.
+    #[must_use]
+    pub fn strict(self) -> Self {
+        Self {
+            strict: true,
+            ..self
         }
     }
 

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::counters::Counters;
+use super::grpc::{GrpcCalls, Tell};
 use super::upstream::Upstreams;
 use crate::abi::LogLevel;
 use crate::exchange::{Action, Event, ExchangeId, Peer};
@@ -22,6 +23,7 @@ use crate::worker::Worker;
 pub(super) struct Filters {
     worker: RefCell<Worker>,
     waiting: RefCell<HashMap<ExchangeId, Rc<Notify>>>,
+    grpc: GrpcCalls,
     upstreams: Rc<Upstreams>,
     counters: Arc<Counters>,
     traps_seen: Cell<usize>,
@@ -29,6 +31,8 @@ pub(super) struct Filters {
     /// When the tick that is slept for is due.
     planned: Cell<Option<Instant>>,
     replan: Notify,
+    /// Something came into a queue that is read here.
+    queued: Arc<Notify>,
 }
 
 impl Filters {
@@ -37,9 +41,14 @@ impl Filters {
         upstreams: Rc<Upstreams>,
         counters: Arc<Counters>,
     ) -> Rc<Self> {
+        let queued = Arc::new(Notify::new());
+        let wake = Arc::clone(&queued);
+        worker.wake_with(move || wake.notify_one());
         let filters = Rc::new(Self {
+            queued,
             worker: RefCell::new(worker),
             waiting: RefCell::default(),
+            grpc: GrpcCalls::new(Rc::clone(&upstreams)),
             upstreams,
             counters,
             traps_seen: Cell::new(0),
@@ -63,32 +72,40 @@ impl Filters {
         }
     }
 
-    /// Runs ticks as they fall due, for as long as it is polled.
+    /// Runs ticks as they fall due and tells readers of queues, for as long as it is polled.
     pub(super) async fn tick(self: Rc<Self>) {
         loop {
-            let replan = self.replan.notified();
-            match self.planned.get() {
-                None => replan.await,
-                Some(due) => tokio::select! {
-                    () = tokio::time::sleep_until(due) => {
-                        self.worker.borrow_mut().tick_due();
-                        self.planned.set(None);
-                        self.settle(None);
-                    }
-                    () = replan => {}
-                },
+            let due = self.planned.get();
+            let falls_due = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = falls_due => {
+                    self.worker.borrow_mut().tick_due();
+                    self.planned.set(None);
+                    self.settle(None);
+                }
+                () = self.queued.notified() => {
+                    self.worker.borrow_mut().tell_readers();
+                    self.settle(None);
+                }
+                () = self.replan.notified() => {}
             }
         }
     }
 
     /// After each turn of the worker: hands out what came of it, besides the actions of the exchange whose turn it was.
     fn settle(self: &Rc<Self>, turn_of: Option<ExchangeId>) {
-        let (logs, calls, woken, tick) = {
+        let (logs, calls, grpc, woken, tick) = {
             let mut worker = self.worker.borrow_mut();
             self.report_traps(&worker);
             (
                 worker.take_logs(),
                 worker.take_root_calls(),
+                worker.take_grpc_actions(),
                 worker.with_actions(),
                 worker.next_tick(),
             )
@@ -110,6 +127,16 @@ impl Filters {
                 filters.worker.borrow_mut().root_call_done(id, outcome);
                 filters.settle(None);
             });
+        }
+        if !grpc.is_empty() {
+            let filters = Rc::clone(self);
+            let tell: Tell = Rc::new(move |id, event| {
+                filters.worker.borrow_mut().grpc_event(id, event);
+                filters.settle(None);
+            });
+            for action in grpc {
+                self.grpc.act(action, &tell);
+            }
         }
         self.plan(tick);
     }

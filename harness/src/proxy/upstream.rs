@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::Request;
+use http::uri::Authority;
 use http_body_util::{BodyExt, Limited};
 
 use super::body::PipedBody;
@@ -85,6 +86,13 @@ impl Upstreams {
     pub(super) fn transport(&self, cluster: usize) -> Option<&Transport> {
         let cluster = self.clusters.get(cluster)?;
         Some(&cluster.transport)
+    }
+
+    /// An endpoint of the cluster of this name, and how long connecting to it may take.
+    pub(super) fn endpoint_of(&self, name: &str) -> Option<(Authority, Duration)> {
+        let cluster = self.clusters.iter().find(|cluster| cluster.name == name)?;
+        let endpoint = cluster.endpoint()?.endpoint().clone();
+        Some((endpoint, cluster.transport.connect_timeout))
     }
 
     /// Makes a filter's call, within its timeout.

@@ -1,6 +1,11 @@
-//! Queues between filters.
+//! Queues between filters, and who is told when something comes.
+//!
+//! As on Envoy the root context that registered a queue last reads it, whichever worker it is in, and is called once for
+//! each item. A queue has no bound there, so it has none here: a filter that fills one nobody empties takes the
+//! process's memory.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
 /// Why a queue gives or takes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -13,26 +18,77 @@ pub enum QueueError {
     Empty,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Queues {
-    ids: HashMap<Vec<u8>, u32>,
-    queues: HashMap<u32, Queue>,
+/// A root context that reads a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reader {
+    /// The worker, by the number that the shared state gave it.
+    pub(crate) worker: u64,
+    /// The VM, and which of its incarnations.
+    pub(crate) vm: usize,
+    pub(crate) generation: u64,
+    pub(crate) root: u32,
 }
 
-#[derive(Debug, Default)]
+/// Wakes a worker's driver; called from any thread, it must not wait.
+pub(crate) type Wake = Arc<dyn Fn() + Send + Sync>;
+
+#[derive(Default)]
+pub(super) struct Queues {
+    ids: HashMap<Vec<u8>, u32>,
+    queues: BTreeMap<u32, Queue>,
+    workers: u64,
+    wakes: HashMap<u64, Wake>,
+}
+
 struct Queue {
     items: VecDeque<Vec<u8>>,
-    signalled: bool,
+    reader: Reader,
+    /// Items of which the reader was not told.
+    untold: usize,
+}
+
+impl std::fmt::Debug for Queues {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let items = self
+            .queues
+            .iter()
+            .map(|(id, queue)| (id, queue.items.len()));
+        f.debug_map().entries(items).finish()
+    }
 }
 
 impl Queues {
-    pub(super) fn register(&mut self, name: &[u8]) -> u32 {
+    /// A number for a worker, for [`Reader::worker`].
+    pub(super) fn add_worker(&mut self) -> u64 {
+        self.workers += 1;
+        self.workers
+    }
+
+    /// What wakes a worker's driver; to be called at once where it returns true, since something waits already.
+    pub(super) fn set_wake(&mut self, worker: u64, wake: Wake) -> bool {
+        self.wakes.insert(worker, wake);
+        self.has_untold(worker)
+    }
+
+    pub(super) fn remove_worker(&mut self, worker: u64) {
+        self.wakes.remove(&worker);
+    }
+
+    pub(super) fn register(&mut self, name: &[u8], reader: Reader) -> u32 {
         if let Some(id) = self.resolve(name) {
+            if let Some(queue) = self.queues.get_mut(&id) {
+                queue.reader = reader;
+            }
             return id;
         }
-        let id = u32::try_from(self.ids.len()).map_or(u32::MAX, |count| count + 1);
+        let id = u32::try_from(self.ids.len()).map_or(u32::MAX, |count| count.saturating_add(1));
         self.ids.insert(name.to_vec(), id);
-        self.queues.insert(id, Queue::default());
+        let queue = Queue {
+            items: VecDeque::new(),
+            reader,
+            untold: 0,
+        };
+        self.queues.insert(id, queue);
         id
     }
 
@@ -40,11 +96,12 @@ impl Queues {
         self.ids.get(name).copied()
     }
 
-    pub(super) fn push(&mut self, id: u32, item: &[u8]) -> Result<(), QueueError> {
+    /// Puts an item in; what wakes the reader's driver, to be called when the lock is released.
+    pub(super) fn push(&mut self, id: u32, item: &[u8]) -> Result<Option<Wake>, QueueError> {
         let queue = self.queues.get_mut(&id).ok_or(QueueError::Unknown)?;
         queue.items.push_back(item.to_vec());
-        queue.signalled = true;
-        Ok(())
+        queue.untold += 1;
+        Ok(self.wakes.get(&queue.reader.worker).cloned())
     }
 
     pub(super) fn pop(&mut self, id: u32) -> Result<Vec<u8>, QueueError> {
@@ -52,29 +109,61 @@ impl Queues {
         queue.items.pop_front().ok_or(QueueError::Empty)
     }
 
-    pub(super) fn take_signal(&mut self, id: u32) -> bool {
-        self.queues
-            .get_mut(&id)
-            .is_some_and(|queue| std::mem::take(&mut queue.signalled))
+    /// What a worker's readers are to be told, once for each item.
+    pub(super) fn take_untold(&mut self, worker: u64) -> Vec<(u32, Reader)> {
+        let queues = self.queues.iter_mut();
+        queues
+            .filter(|(_, queue)| queue.reader.worker == worker)
+            .flat_map(|(id, queue)| {
+                let untold = std::mem::take(&mut queue.untold);
+                std::iter::repeat_n((*id, queue.reader), untold)
+            })
+            .collect()
+    }
+
+    /// Whether a worker's readers are to be told of something.
+    pub(super) fn has_untold(&self, worker: u64) -> bool {
+        let mut queues = self.queues.values();
+        queues.any(|queue| queue.reader.worker == worker && queue.untold > 0)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{QueueError, Queues};
+    use super::{QueueError, Queues, Reader};
+
+    fn reader(worker: u64) -> Reader {
+        Reader {
+            worker,
+            vm: 0,
+            generation: 0,
+            root: 1,
+        }
+    }
 
     #[test]
     fn a_queue_is_found_by_its_name_and_gives_what_came_first() {
         let mut queues = Queues::default();
-        let id = queues.register(b"q");
-        assert_eq!(queues.register(b"q"), id);
+        let id = queues.register(b"q", reader(1));
+        assert_eq!(queues.register(b"q", reader(1)), id);
         assert_eq!(queues.resolve(b"other"), None);
-        queues.push(id, b"1").unwrap();
-        queues.push(id, b"2").unwrap();
-        assert!(queues.take_signal(id) && !queues.take_signal(id));
+        assert!(queues.push(id, b"1").is_ok() && queues.push(id, b"2").is_ok());
         assert_eq!(queues.pop(id), Ok(b"1".to_vec()));
         assert_eq!(queues.pop(id), Ok(b"2".to_vec()));
         assert_eq!(queues.pop(id), Err(QueueError::Empty));
-        assert_eq!(queues.push(99, b""), Err(QueueError::Unknown));
+        assert!(matches!(queues.push(99, b""), Err(QueueError::Unknown)));
+    }
+
+    #[test]
+    fn the_last_who_registered_is_told_once_for_each_item() {
+        let mut queues = Queues::default();
+        let id = queues.register(b"q", reader(1));
+        queues.register(b"q", reader(2));
+        for item in [b"a", b"b"] {
+            assert!(queues.push(id, item).is_ok());
+        }
+        assert!(queues.take_untold(1).is_empty());
+        assert_eq!(queues.take_untold(2), [(id, reader(2)); 2]);
+        assert!(queues.take_untold(2).is_empty());
     }
 }

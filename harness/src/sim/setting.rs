@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Answer, CallScript, Sim};
+use super::grpc::Services;
+use super::{Answer, CallScript, GrpcAnswer, GrpcCall, Sim};
 use crate::engine::Module;
 use crate::exchange::Call;
 use crate::profile::{Knobs, Profile};
@@ -24,6 +25,7 @@ pub struct Setting {
     environment: Vec<(String, String)>,
     on_trap: FailurePolicy,
     scripts: BTreeMap<String, CallScript>,
+    services: Services,
     clusters: BTreeSet<String>,
 }
 
@@ -39,6 +41,7 @@ impl Setting {
             environment: Vec::new(),
             on_trap: FailurePolicy::default(),
             scripts: BTreeMap::new(),
+            services: Services::default(),
             clusters: BTreeSet::new(),
         }
     }
@@ -104,6 +107,13 @@ impl Setting {
         self
     }
 
+    /// A filter that does what does not work on every host fails: it does not start, or its request is answered 500 with
+    /// the row of the table of differences.
+    pub fn strict(mut self) -> Self {
+        self.setup.strict = true;
+        self
+    }
+
     /// Host functions that fail from the start.
     pub fn faults(mut self, faults: Faults) -> Self {
         self.setup.faults = faults;
@@ -127,6 +137,18 @@ impl Setting {
         self.cluster(upstream)
     }
 
+    /// The script for gRPC calls and streams to the cluster `upstream`, as [`Sim::on_grpc`], from before the filters
+    /// start.
+    pub fn on_grpc(
+        mut self,
+        upstream: &str,
+        answer: impl FnMut(&GrpcCall) -> GrpcAnswer + 'static,
+    ) -> Self {
+        let answer = Box::new(answer);
+        self.services.scripts.insert(upstream.to_owned(), answer);
+        self.cluster(upstream)
+    }
+
     /// Starts the filters.
     ///
     /// # Errors
@@ -145,6 +167,7 @@ impl Setting {
             clock,
             upstream: Box::new(Answer::echo),
             scripts: self.scripts,
+            services: self.services,
             entries,
             exchanges: HashMap::new(),
             agenda: Vec::new(),

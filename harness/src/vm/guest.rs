@@ -11,7 +11,7 @@ use crate::abi::LogLevel;
 use crate::exchange::{CallFailure, Exchange, ExchangeId};
 use crate::http::Headers;
 use crate::profile::{Finding, Host, Row, Rules};
-use crate::worker::Setup;
+use crate::worker::{GrpcEvent, Setup};
 
 /// The data of a VM's store.
 pub(crate) struct Guest {
@@ -19,18 +19,26 @@ pub(crate) struct Guest {
     pub(crate) world: World,
     pub(crate) setup: Setup,
     pub(crate) rules: &'static Rules,
+    /// The worker, by its number in the shared state.
+    pub(crate) worker: u64,
     /// Which VM of the worker, and which incarnation.
     pub(crate) vm: usize,
     pub(crate) generation: u64,
     pub(crate) contexts: HashMap<u32, Context>,
     /// Root contexts by their ids.
     pub(crate) roots: HashMap<u32, Root>,
+    /// The properties that contexts declared, and whether each is read-only. A root's hold for its streams.
+    pub(crate) declared: HashMap<u32, HashMap<Vec<u8>, bool>>,
     /// The context that host functions act on.
     pub(crate) effective: u32,
     /// The callback that runs.
     pub(crate) site: Site,
     /// The answer that `on_http_call_response` reads.
     pub(crate) call: Option<CallView>,
+    /// What `on_grpc_*` reads.
+    pub(crate) grpc: Option<GrpcEvent>,
+    /// What `proxy_get_status` answers: the status of the last call that failed, its reason only in the callback.
+    pub(crate) status: (u32, String),
     /// Contexts whose `on_done` said that they were not done, and those that told `proxy_done` since.
     pub(crate) undone: HashSet<u32>,
     pub(crate) finished: Vec<u32>,
@@ -128,11 +136,12 @@ impl Guest {
     }
 
     pub(crate) fn find(&mut self, host: Host, row: Row) {
-        self.world.find(Finding {
+        let finding = Finding {
             host,
             row,
             callback: self.site.callback.name(),
-        });
+        };
+        self.world.find(self.site.exchange, finding);
     }
 
     /// The time as this host's guests see it.

@@ -2,8 +2,11 @@
 
 mod buffers;
 mod calls;
+mod foreign;
+mod grpc;
 mod headers;
 mod metrics;
+mod protobuf;
 mod queues;
 mod shared_data;
 mod stream;
@@ -96,7 +99,8 @@ pub(crate) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
         "proxy_set_tick_period_milliseconds" => system::set_tick_period, (period: u32);
         "proxy_set_effective_context" => system::set_effective_context, (context: u32);
         "proxy_done" => system::done, ();
-        "proxy_call_foreign_function" => unimplemented_6, (a: u32, b: u32, c: u32, d: u32, e: u32, f: u32);
+        "proxy_call_foreign_function" => foreign::call,
+            (name: u32, name_len: u32, argument: u32, argument_len: u32, ptr: u32, len: u32);
         "proxy_get_buffer_bytes" => buffers::get, (kind: u32, start: u32, max: u32, ptr: u32, len: u32);
         "proxy_get_buffer_status" => buffers::status, (kind: u32, len: u32, flags: u32);
         "proxy_set_buffer_bytes" => buffers::set, (kind: u32, start: u32, max: u32, ptr: u32, len: u32);
@@ -114,12 +118,15 @@ pub(crate) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
         "proxy_http_call" => calls::http_call,
             (target: u32, target_len: u32, headers: u32, headers_len: u32, body: u32, body_len: u32, trailers: u32, trailers_len: u32, timeout: u32, token: u32);
         "proxy_get_status" => calls::get_status, (code: u32, ptr: u32, len: u32);
-        "proxy_grpc_call" => unimplemented_12,
-            (a: u32, b: u32, c: u32, d: u32, e: u32, f: u32, g: u32, h: u32, i: u32, j: u32, k: u32, l: u32);
-        "proxy_grpc_stream" => unimplemented_9, (a: u32, b: u32, c: u32, d: u32, e: u32, f: u32, g: u32, h: u32, i: u32);
-        "proxy_grpc_send" => unimplemented_4, (a: u32, b: u32, c: u32, d: u32);
-        "proxy_grpc_cancel" => unimplemented_1, (a: u32);
-        "proxy_grpc_close" => unimplemented_1, (a: u32);
+        "proxy_grpc_call" => grpc::call,
+            (target: u32, target_len: u32, service: u32, service_len: u32, method: u32, method_len: u32,
+             metadata: u32, metadata_len: u32, message: u32, message_len: u32, timeout: u32, token: u32);
+        "proxy_grpc_stream" => grpc::stream,
+            (target: u32, target_len: u32, service: u32, service_len: u32, method: u32, method_len: u32,
+             metadata: u32, metadata_len: u32, token: u32);
+        "proxy_grpc_send" => grpc::send, (token: u32, ptr: u32, len: u32, end: u32);
+        "proxy_grpc_cancel" => grpc::cancel, (token: u32);
+        "proxy_grpc_close" => grpc::close, (token: u32);
         "proxy_get_shared_data" => shared_data::get, (key: u32, key_len: u32, ptr: u32, len: u32, cas: u32);
         "proxy_set_shared_data" => shared_data::set, (key: u32, key_len: u32, value: u32, value_len: u32, cas: u32);
         "proxy_register_shared_queue" => queues::register, (name: u32, name_len: u32, out: u32);
@@ -134,25 +141,4 @@ pub(crate) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
         "proxy_set_property" => properties::set, (path: u32, path_len: u32, ptr: u32, len: u32);
     }
     Ok(())
-}
-
-/// Functions that this host does not carry, by their number of arguments.
-macro_rules! unimplemented_functions {
-    ($($name:ident($($arg:ident),*);)*) => {
-        $(
-            #[allow(clippy::too_many_arguments, reason = "the ABI's own arity")]
-            fn $name(_env: &mut Env<'_>, $($arg: u32),*) -> Answer {
-                let _ = ($($arg,)*);
-                Err(Status::Unimplemented.into())
-            }
-        )*
-    };
-}
-
-unimplemented_functions! {
-    unimplemented_1(a);
-    unimplemented_4(a, b, c, d);
-    unimplemented_6(a, b, c, d, e, f);
-    unimplemented_9(a, b, c, d, e, f, g, h, i);
-    unimplemented_12(a, b, c, d, e, f, g, h, i, j, k, l);
 }

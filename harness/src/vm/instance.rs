@@ -8,13 +8,13 @@ use bytes::Bytes;
 use wasmtime::{Instance, Store, StoreLimitsBuilder, TypedFunc, WasmParams, WasmResults};
 
 use super::guest::{Root, Tick};
-use super::trap::backtrace;
-use super::{CallView, Callback, Context, Guest, Site, TrapCause, TrapReport, World};
+use super::trap::{Crashed, backtrace};
+use super::{CallView, Callback, Context, Guest, Lost, Site, TrapCause, TrapReport, World};
 use crate::abi::FilterAction;
 use crate::engine::{EPOCH, Module};
 use crate::exchange::ExchangeId;
 use crate::profile::Traps;
-use crate::worker::{Setup, StartFailure};
+use crate::worker::{GrpcEvent, Setup, StartFailure};
 
 /// A module's instance with its root contexts.
 pub(crate) struct Vm {
@@ -33,6 +33,8 @@ pub(crate) struct Vm {
 pub(crate) struct VmSetup<'a> {
     pub(crate) module: &'a Module,
     pub(crate) setup: &'a Setup,
+    /// The worker, by its number in the shared state.
+    pub(crate) worker: u64,
     /// The VM's place in its worker, and how many stood there before.
     pub(crate) vm: usize,
     pub(crate) generation: u64,
@@ -64,6 +66,10 @@ struct Exports {
     response_body: Option<TypedFunc<(u32, u32, u32), u32>>,
     response_trailers: Option<TypedFunc<(u32, u32), u32>>,
     call_response: Option<CallResponse>,
+    grpc_initial_metadata: Option<TypedFunc<(u32, u32, u32), ()>>,
+    grpc_message: Option<TypedFunc<(u32, u32, u32), ()>>,
+    grpc_trailing_metadata: Option<TypedFunc<(u32, u32, u32), ()>>,
+    grpc_close: Option<TypedFunc<(u32, u32, u32), ()>>,
     done: Option<TypedFunc<u32, u32>>,
     log: Option<TypedFunc<u32, ()>>,
     delete: Option<TypedFunc<u32, ()>>,
@@ -96,12 +102,27 @@ impl Exports {
             response_body: typed(instance, store, "proxy_on_response_body")?,
             response_trailers: typed(instance, store, "proxy_on_response_trailers")?,
             call_response: typed(instance, store, "proxy_on_http_call_response")?,
+            grpc_initial_metadata: typed(
+                instance,
+                store,
+                "proxy_on_grpc_receive_initial_metadata",
+            )?,
+            grpc_message: typed(instance, store, "proxy_on_grpc_receive")?,
+            grpc_trailing_metadata: typed(
+                instance,
+                store,
+                "proxy_on_grpc_receive_trailing_metadata",
+            )?,
+            grpc_close: typed(instance, store, "proxy_on_grpc_close")?,
             done: typed(instance, store, "proxy_on_done")?,
             log: typed(instance, store, "proxy_on_log")?,
             delete: typed(instance, store, "proxy_on_delete")?,
         })
     }
 }
+
+/// What `proxy_get_status` says of an HTTP call without an answer, whatever the reason (Envoy, source).
+const BROKEN_CONNECTION: u32 = 11;
 
 /// A length or count as the ABI passes it.
 fn count(len: usize) -> u32 {
@@ -132,10 +153,12 @@ impl Vm {
             world: World::default(),
             setup: spec.setup.clone(),
             rules,
+            worker: spec.worker,
             vm: spec.vm,
             generation: spec.generation,
             contexts: HashMap::new(),
             roots: HashMap::new(),
+            declared: HashMap::new(),
             effective: 0,
             site: Site {
                 callback: Callback::Initialize,
@@ -143,6 +166,8 @@ impl Vm {
                 exchange: None,
             },
             call: None,
+            grpc: None,
+            status: (0, String::new()),
             undone: HashSet::new(),
             finished: Vec::new(),
             calls_made: 0,
@@ -175,8 +200,8 @@ impl Vm {
             roots: Vec::new(),
         };
         vm.initialize(&instance, world).map_err(blame)?;
-        for (index, root) in spec.roots.iter().enumerate() {
-            vm.start_root(spec, root, index == 0, world)
+        for root in spec.roots {
+            vm.start_root(spec, root, world)
                 .map_err(|failure| (root.name.clone(), failure))?;
         }
         Ok(vm)
@@ -235,7 +260,6 @@ impl Vm {
         &mut self,
         spec: &VmSetup<'_>,
         root: &RootSpec,
-        first: bool,
         world: &mut World,
     ) -> Result<(), StartFailure> {
         let id = self.new_context(Context::Root);
@@ -256,9 +280,9 @@ impl Vm {
         let create = self.exports.context_create.clone();
         self.call(world, at(Callback::ContextCreate), create, (id, 0))
             .map_err(StartFailure::Trapped)?;
-        // Envoy starts a VM once; ngx_wasm_module once for each entry, and not again after a trap.
+        // Each entry's, on both (running). ngx_wasm_module does not run it again after a trap.
         let starts = match spec.setup.profile.rules().traps {
-            Traps::KillVm => first,
+            Traps::KillVm => true,
             Traps::NewInstance => spec.fresh,
         };
         if starts {
@@ -323,10 +347,13 @@ impl Vm {
                 filter: guest.name(),
                 callback: site.callback,
                 exchange: site.exchange,
+                request: None,
                 cause: TrapCause::from_error(&error),
                 backtrace: backtrace(&error),
-                kills_worker: guest.rules.traps == Traps::NewInstance
-                    && matches!(site.callback, Callback::Done | Callback::Configure),
+                kills_worker: error.is::<Crashed>()
+                    || (guest.rules.traps == Traps::NewInstance
+                        && matches!(site.callback, Callback::Done | Callback::Configure)),
+                lost: Lost::default(),
             })
         });
         std::mem::swap(&mut self.store.data_mut().world, world);
@@ -391,24 +418,78 @@ impl Vm {
         Ok(action.map_or(FilterAction::Continue, FilterAction::from_raw))
     }
 
+    /// The guest is told the root context (running, both hosts); what it acts on is the site's.
     pub(crate) fn on_call_response(
         &mut self,
         world: &mut World,
         site: Site,
+        root: u32,
         token: u32,
         view: CallView,
     ) -> Result<(), Box<TrapReport>> {
         let params = (
-            site.context,
+            root,
             token,
             count(view.headers.len()),
             count(view.body.len()),
             count(view.trailers.len()),
         );
-        self.store.data_mut().call = Some(view);
+        let guest = self.store.data_mut();
+        if view.failure.is_some() {
+            guest.status = (BROKEN_CONNECTION, "reset".to_owned());
+        }
+        guest.call = Some(view);
         let function = self.exports.call_response.clone();
         let result = self.call(world, site, function, params);
-        self.store.data_mut().call = None;
+        let guest = self.store.data_mut();
+        guest.call = None;
+        guest.status.1.clear();
+        result.map(|_| ())
+    }
+
+    /// Tells a root context what happened to its gRPC call or stream.
+    pub(crate) fn on_grpc(
+        &mut self,
+        world: &mut World,
+        root: u32,
+        token: u32,
+        event: GrpcEvent,
+    ) -> Result<(), Box<TrapReport>> {
+        let exports = &self.exports;
+        let (callback, function, number) = match &event {
+            GrpcEvent::InitialMetadata(lines) => (
+                Callback::GrpcInitialMetadata,
+                exports.grpc_initial_metadata.clone(),
+                count(lines.len()),
+            ),
+            GrpcEvent::Message(message) => (
+                Callback::GrpcMessage,
+                exports.grpc_message.clone(),
+                count(message.len()),
+            ),
+            GrpcEvent::TrailingMetadata(lines) => (
+                Callback::GrpcTrailingMetadata,
+                exports.grpc_trailing_metadata.clone(),
+                count(lines.len()),
+            ),
+            GrpcEvent::Closed(status) => {
+                (Callback::GrpcClose, exports.grpc_close.clone(), status.code)
+            }
+        };
+        let guest = self.store.data_mut();
+        if let GrpcEvent::Closed(status) = &event {
+            guest.status = (status.code, status.message.clone());
+        }
+        guest.grpc = Some(event);
+        let site = Site {
+            callback,
+            context: root,
+            exchange: None,
+        };
+        let result = self.call(world, site, function, (root, token, number));
+        let guest = self.store.data_mut();
+        guest.grpc = None;
+        guest.status.1.clear();
         result.map(|_| ())
     }
 
@@ -420,10 +501,11 @@ impl Vm {
     ) -> Result<bool, Box<TrapReport>> {
         let function = self.exports.done.clone();
         let done = self.call(world, site, function, site.context)? != Some(0);
-        if !done {
-            self.store.data_mut().undone.insert(site.context);
+        if done || !self.store.data().rules.done_waits {
+            return Ok(true);
         }
-        Ok(done)
+        self.store.data_mut().undone.insert(site.context);
+        Ok(false)
     }
 
     /// The stream contexts that said `proxy_done` since the last time.
@@ -440,7 +522,9 @@ impl Vm {
     pub(crate) fn delete(&mut self, world: &mut World, site: Site) -> Result<(), Box<TrapReport>> {
         let function = self.exports.delete.clone();
         let result = self.call(world, site, function, site.context);
-        self.store.data_mut().contexts.remove(&site.context);
+        let guest = self.store.data_mut();
+        guest.contexts.remove(&site.context);
+        guest.declared.remove(&site.context);
         result.map(|_| ())
     }
 
@@ -480,6 +564,17 @@ impl Vm {
         roots
             .filter_map(|root| root.tick.map(|tick| tick.due))
             .min()
+    }
+
+    /// The entries that have a tick, by name.
+    pub(crate) fn ticking(&self) -> Vec<String> {
+        let roots = &self.store.data().roots;
+        let of = |id: &u32| roots.get(id).filter(|root| root.tick.is_some());
+        self.roots
+            .iter()
+            .filter_map(of)
+            .map(|root| root.name.clone())
+            .collect()
     }
 
     /// The root contexts whose ticks are due, in order; each timer starts again.

@@ -3,7 +3,7 @@
 use wasmtime::{AsContext, AsContextMut, Caller, Memory};
 
 use super::Guest;
-use super::trap::{ProcExit, Refused};
+use super::trap::{Crashed, ProcExit, Refused};
 use crate::abi::Status;
 
 /// Why a host function does not answer Ok.
@@ -12,6 +12,8 @@ pub(super) enum Refusal {
     Status(Status),
     /// The host of this profile traps.
     Trap(&'static str),
+    /// The worker of the host of this profile dies.
+    Crash(&'static str),
     /// The guest trapped in its own allocator, or ended itself.
     Guest(wasmtime::Error),
 }
@@ -28,6 +30,7 @@ impl Refusal {
         match self {
             Self::Status(status) => Ok(status),
             Self::Trap(rule) => Err(wasmtime::Error::from(Refused(rule))),
+            Self::Crash(rule) => Err(wasmtime::Error::from(Crashed(rule))),
             Self::Guest(error) => Err(error),
         }
     }
@@ -99,6 +102,16 @@ impl Env<'_> {
         self.write(ptr, &value.to_le_bytes())
     }
 
+    /// Hands bytes over to a guest that knows how many they are: only the pointer is written.
+    pub(super) fn give_pointer(&mut self, bytes: &[u8], ptr_out: u32) -> Result<(), Refusal> {
+        self.write_u32(ptr_out, 0)?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let ptr = self.place(bytes)?;
+        self.write_u32(ptr_out, ptr)
+    }
+
     /// Hands bytes over: the guest allocates, the host writes them, then pointer and length where the guest wants them.
     /// Nothing is allocated for no bytes; both out-pointers are checked before anything is.
     pub(super) fn give(&mut self, bytes: &[u8], ptr_out: u32, len_out: u32) -> Result<(), Refusal> {
@@ -107,6 +120,13 @@ impl Env<'_> {
         if bytes.is_empty() {
             return Ok(());
         }
+        let ptr = self.place(bytes)?;
+        self.write_u32(ptr_out, ptr)?;
+        self.write_u32(len_out, u32::try_from(bytes.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Puts bytes where the guest allocates them.
+    fn place(&mut self, bytes: &[u8]) -> Result<u32, Refusal> {
         let len = u32::try_from(bytes.len()).map_err(|_| Status::InternalFailure)?;
         let allocate = self
             .0
@@ -121,7 +141,6 @@ impl Env<'_> {
             return Err(Status::InternalFailure.into());
         }
         self.write(ptr, bytes)?;
-        self.write_u32(ptr_out, ptr)?;
-        self.write_u32(len_out, len)
+        Ok(ptr)
     }
 }

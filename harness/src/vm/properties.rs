@@ -3,9 +3,15 @@
 mod text;
 mod typed;
 
+use super::Callback;
 use super::memory::{Env, Refusal};
 use crate::abi::Status;
 use crate::profile::{Host, Properties, Row};
+
+/// Whether a callback runs before there is anything to have properties.
+fn starting(callback: Callback) -> bool {
+    matches!(callback, Callback::VmStart | Callback::Configure)
+}
 
 pub(super) fn get(
     env: &mut Env<'_>,
@@ -16,6 +22,9 @@ pub(super) fn get(
 ) -> Result<(), Refusal> {
     let path = env.read(path, path_len)?;
     let guest = env.guest();
+    if starting(guest.site.callback) {
+        guest.find(Host::Kong, Row::PropertyInConfigure);
+    }
     let value = match guest.rules.properties {
         Properties::Typed => typed::get(guest, &path),
         Properties::Text => text::get(guest, &path)?,

@@ -13,12 +13,44 @@ pub struct TrapReport {
     pub callback: Callback,
     /// The exchange it served, if any.
     pub exchange: Option<ExchangeId>,
+    /// Its method and path, without the query, where they were there.
+    pub request: Option<String>,
     /// What happened.
     pub cause: TrapCause,
     /// The guest's functions, innermost first, by their demangled names.
     pub backtrace: Vec<String>,
     /// Whether the worker process of the modelled host would have died of it.
     pub kills_worker: bool,
+    /// What else went down.
+    pub lost: Lost,
+}
+
+/// What a VM takes with it when it traps, besides the exchange whose callback it was.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// The other exchanges that have a context in it. What becomes of them is the profile's matter.
+    pub exchanges: Vec<ExchangeId>,
+    /// How many calls were under way, whose answers nobody will get.
+    pub calls: usize,
+    /// The filter entries whose ticks stop.
+    pub ticks: Vec<String>,
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        if !self.exchanges.is_empty() {
+            let ids: Vec<_> = self.exchanges.iter().map(ToString::to_string).collect();
+            parts.push(format!("exchanges {}", ids.join(", ")));
+        }
+        if self.calls > 0 {
+            parts.push(format!("{} calls under way", self.calls));
+        }
+        if !self.ticks.is_empty() {
+            parts.push(format!("the ticks of {}", self.ticks.join(", ")));
+        }
+        f.write_str(&parts.join("; "))
+    }
 }
 
 impl fmt::Display for TrapReport {
@@ -27,9 +59,15 @@ impl fmt::Display for TrapReport {
         if let Some(exchange) = self.exchange {
             write!(f, " of exchange {exchange}")?;
         }
+        if let Some(request) = &self.request {
+            write!(f, " ({request})")?;
+        }
         write!(f, ": {}", self.cause)?;
         for frame in &self.backtrace {
             write!(f, "\n    at {frame}")?;
+        }
+        if self.lost != Lost::default() {
+            write!(f, "\n    lost with its VM: {}", self.lost)?;
         }
         Ok(())
     }
@@ -57,6 +95,11 @@ pub enum TrapCause {
 #[error("{0}")]
 pub(super) struct Refused(pub(super) &'static str);
 
+/// The worker of the host of this profile dies of what the guest did.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Crashed(pub(super) &'static str);
+
 /// The guest ended itself.
 #[derive(Debug, thiserror::Error)]
 #[error("proc_exit({0})")]
@@ -66,6 +109,9 @@ impl TrapCause {
     /// Takes an error of the engine apart.
     pub(super) fn from_error(error: &wasmtime::Error) -> Self {
         if let Some(Refused(rule)) = error.downcast_ref() {
+            return Self::Host(rule);
+        }
+        if let Some(Crashed(rule)) = error.downcast_ref() {
             return Self::Host(rule);
         }
         if let Some(ProcExit(code)) = error.downcast_ref() {
@@ -114,6 +160,10 @@ pub enum Callback {
     ResponseBody,
     ResponseTrailers,
     CallResponse,
+    GrpcInitialMetadata,
+    GrpcMessage,
+    GrpcTrailingMetadata,
+    GrpcClose,
     Done,
     Log,
     Delete,
@@ -137,6 +187,10 @@ impl Callback {
             Self::ResponseBody => "on_response_body",
             Self::ResponseTrailers => "on_response_trailers",
             Self::CallResponse => "on_http_call_response",
+            Self::GrpcInitialMetadata => "on_grpc_receive_initial_metadata",
+            Self::GrpcMessage => "on_grpc_receive",
+            Self::GrpcTrailingMetadata => "on_grpc_receive_trailing_metadata",
+            Self::GrpcClose => "on_grpc_close",
             Self::Done => "on_done",
             Self::Log => "on_log",
             Self::Delete => "on_delete",

@@ -6,6 +6,7 @@ use super::{Faults, LogLine};
 use crate::abi::{HOSTCALLS, LogLevel};
 use crate::exchange::{Call, CallId, Direction, ExchangeId, Register};
 use crate::profile::Finding;
+use crate::worker::grpc::Grpc;
 
 /// A worker's mutable state, without its VMs.
 #[derive(Debug, Default)]
@@ -15,12 +16,11 @@ pub(crate) struct World {
     pub(crate) owners: HashMap<CallId, Owner>,
     pub(crate) next_call: u32,
     pub(crate) root_calls: Vec<Call>,
+    pub(crate) grpc: Grpc,
     /// Seats that a guest told to go on, in order.
     pub(crate) resumed: Vec<(ExchangeId, usize, Direction)>,
     /// Exchanges that a guest closed.
     pub(crate) closed: Vec<ExchangeId>,
-    /// Queues and the root contexts that read them.
-    pub(crate) readers: Vec<Reader>,
     pub(crate) logs: VecDeque<LogLine>,
     pub(crate) faults: Faults,
     pub(crate) findings: Vec<Finding>,
@@ -50,15 +50,6 @@ pub(crate) struct Owner {
     pub(crate) seat: Option<(ExchangeId, usize)>,
 }
 
-/// A root context that reads a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Reader {
-    pub(crate) queue: u32,
-    pub(crate) vm: usize,
-    pub(crate) generation: u64,
-    pub(crate) root: u32,
-}
-
 impl World {
     pub(crate) fn log(&mut self, filter: &str, level: LogLevel, message: impl Into<String>) {
         if self.logs.len() >= LogLine::KEPT {
@@ -71,8 +62,12 @@ impl World {
         });
     }
 
-    /// Notes what would not work elsewhere, once for each rule.
-    pub(crate) fn find(&mut self, finding: Finding) {
+    /// Notes what would not work elsewhere: once for each rule, and the first for each exchange.
+    pub(crate) fn find(&mut self, exchange: Option<ExchangeId>, finding: Finding) {
+        let served = exchange.and_then(|id| self.exchanges.get_mut(&id));
+        if let Some(served) = served {
+            served.breach.get_or_insert(finding);
+        }
         let known = |f: &Finding| f.host == finding.host && f.row == finding.row;
         if !self.findings.iter().any(known) {
             self.findings.push(finding);

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 
-use super::{FailurePolicy, Worker};
+use super::Worker;
 use crate::abi::LogLevel;
 use crate::exchange::{Action, CallFailure, CallId, CallOutcome, ExchangeId};
 use crate::http::Headers;
 use crate::profile::{FailedCall, Flow};
-use crate::vm::{CallView, Callback, Owner, Site, TrapCause, TrapReport, Vm, World};
+use crate::vm::{CallView, Callback, Lost, Owner, Site, TrapCause, TrapReport, Vm, World};
 
 /// How often callbacks may cause others before the next event: a reader that fills its own queue must not hold up traffic.
 const ROUNDS: usize = 100;
@@ -44,7 +44,7 @@ impl Worker {
         let context = seat_ref.context;
         let slot = &mut self.slots[index];
         if slot.generation != generation || slot.vm.is_none() {
-            return self.dead(id, seat, entry);
+            return self.dead(id, seat);
         }
         let Some(vm) = &mut slot.vm else {
             return Ran::Bypassed;
@@ -66,24 +66,20 @@ impl Worker {
             Ok(value) => Ran::Done(value),
             Err(report) => {
                 self.trapped(index, *report);
-                self.dead(id, seat, entry)
+                self.dead(id, seat)
             }
         }
     }
 
-    /// What a dead filter means for an exchange.
-    fn dead<T>(&mut self, id: ExchangeId, seat: usize, entry: usize) -> Ran<T> {
-        let passes = match self.setup.profile.rules().flow {
-            Flow::Phased => false,
-            Flow::Streamed => self.entries[entry].on_trap == FailurePolicy::Open,
-        };
+    /// What a dead filter means for an exchange: it fails, whatever the policy (running; `open` is for later requests).
+    fn dead<T>(&mut self, id: ExchangeId, seat: usize) -> Ran<T> {
         if let Some(exchange) = self.world.exchanges.get_mut(&id)
             && let Some(seat) = exchange.seats.get_mut(seat)
         {
             // A dead filter fails its stream once; the answer that tells so passes it.
             seat.bypassed = true;
         }
-        if passes { Ran::Bypassed } else { Ran::Failed }
+        Ran::Failed
     }
 
     /// How many calls the seat's last callback made.
@@ -137,17 +133,19 @@ impl Worker {
                 filter: self.seat_name(id, seat),
                 callback: Callback::CallResponse,
                 exchange: Some(id),
+                request: None,
                 cause: TrapCause::Host(
                     "segmentation fault: the answer to a call of an instance that another request's trap replaced",
                 ),
                 backtrace: Vec::new(),
                 kills_worker: true,
+                lost: Lost::default(),
             }),
             Some((id, seat)) => {
                 let in_root = self.setup.profile.rules().calls_answer_root;
                 let ran = self.run(id, seat, Callback::CallResponse, |vm, world, site| {
                     let context = if in_root { owner.root } else { site.context };
-                    vm.on_call_response(world, Site { context, ..site }, call.0, view)
+                    vm.on_call_response(world, Site { context, ..site }, owner.root, call.0, view)
                 });
                 if phased {
                     self.call_answered_phased(id, &ran);
@@ -166,7 +164,7 @@ impl Worker {
             return;
         };
         let site = Self::site(Callback::CallResponse, owner.root, None);
-        if let Err(report) = vm.on_call_response(&mut self.world, site, call.0, view) {
+        if let Err(report) = vm.on_call_response(&mut self.world, site, owner.root, call.0, view) {
             self.trapped(owner.vm, *report);
         }
     }
@@ -184,10 +182,10 @@ impl Worker {
                 trailers,
                 failure: None,
             },
-            CallOutcome::Failed(CallFailure::Refused)
-                if self.setup.profile.rules().failed_call == FailedCall::NoHeaders =>
+            CallOutcome::Failed(failure)
+                if self.setup.profile.rules().failed_call == FailedCall::MadeByHost =>
             {
-                refused()
+                made_by_host(failure)
             }
             CallOutcome::Failed(failure) => CallView {
                 failure: Some(failure),
@@ -210,7 +208,7 @@ impl Worker {
                     self.resume_streamed(*id, *seat, *direction);
                 }
             }
-            let told = self.tell_queues();
+            let told = self.tell_queues() | self.tell_grpc_ends();
             self.delete_finished();
             if closed.is_empty() && resumed.is_empty() && !told {
                 break;
@@ -218,25 +216,24 @@ impl Worker {
         }
     }
 
-    /// Tells readers of queues that something came; whether any was told.
+    /// Tells readers of queues what came; whether any was told.
     fn tell_queues(&mut self) -> bool {
-        let mut told = false;
-        for reader in self.world.readers.clone() {
+        let untold = self.setup.shared.queues_take_untold(self.membership.id);
+        let any = !untold.is_empty();
+        for (queue, reader) in untold {
             let slot = &mut self.slots[reader.vm];
-            if slot.generation != reader.generation
-                || !self.setup.shared.queue_take_signal(reader.queue)
-            {
-                continue;
-            }
+            // A VM that is gone is not told; what came for it stays in the queue.
             let Some(vm) = &mut slot.vm else {
                 continue;
             };
-            told = true;
-            if let Err(report) = vm.on_queue_ready(&mut self.world, reader.root, reader.queue) {
+            if slot.generation != reader.generation {
+                continue;
+            }
+            if let Err(report) = vm.on_queue_ready(&mut self.world, reader.root, queue) {
                 self.trapped(reader.vm, *report);
             }
         }
-        told
+        any
     }
 
     /// Deletes contexts that said `proxy_done` late.
@@ -318,14 +315,24 @@ impl Worker {
     }
 }
 
-/// The answer that Envoy makes for a connection that is refused.
-fn refused() -> CallView {
-    let body = Bytes::from_static(
-        b"upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, \
-          transport failure reason: delayed connect error: Connection refused",
-    );
+/// The answer that Envoy makes where there is none.
+fn made_by_host(failure: CallFailure) -> CallView {
+    let (status, body) = match failure {
+        CallFailure::Timeout => ("504", &b"upstream request timeout"[..]),
+        CallFailure::Refused => (
+            "503",
+            &b"upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, \
+              transport failure reason: delayed connect error: Connection refused"[..],
+        ),
+        // Of a cluster without endpoints; Envoy refuses a name that it does not know when the call is made.
+        CallFailure::UnknownUpstream => ("503", &b"no healthy upstream"[..]),
+        CallFailure::Reset => (
+            "503",
+            &b"upstream connect error or disconnect/reset before headers. reset reason: connection termination"[..],
+        ),
+    };
     let headers: Headers = [
-        (":status", "503".to_owned()),
+        (":status", status.to_owned()),
         ("content-length", body.len().to_string()),
         ("content-type", "text/plain".to_owned()),
     ]
@@ -333,7 +340,7 @@ fn refused() -> CallView {
     .collect();
     CallView {
         headers,
-        body,
+        body: Bytes::from_static(body),
         ..CallView::default()
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::profile::Profile;
+
 /// Bounds for one worker's guests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -18,6 +20,21 @@ pub struct Limits {
     pub response_buffers: usize,
     /// The size of Kong's zone for shared data, in bytes (`nginx_wasm_shm_kv`). Envoy has no bound.
     pub shared_data_bytes: usize,
+}
+
+impl Limits {
+    /// What the profile's host has where nobody sets anything else.
+    #[must_use]
+    pub fn of(profile: Profile) -> Self {
+        match profile {
+            Profile::Spec | Profile::Envoy => Self::default(),
+            // Kong's nginx_http_client_body_buffer_size.
+            Profile::Kong => Self {
+                body_buffer: 8 << 10,
+                ..Self::default()
+            },
+        }
+    }
 }
 
 impl Default for Limits {

@@ -1,10 +1,15 @@
 //! A VM's place in a worker, which outlives its VMs.
 
+use std::time::Duration;
+
 use super::{StartFailure, Worker};
 use crate::engine::Module;
-use crate::exchange::ResetReason;
+use crate::exchange::{ExchangeId, ResetReason, Seat};
 use crate::profile::Traps;
-use crate::vm::{RootSpec, TrapReport, Vm, VmSetup};
+use crate::vm::{Lost, RootSpec, TrapReport, Vm, VmSetup};
+
+/// Envoy's base interval between two loads, unless it is configured.
+const RELOAD_BACK_OFF: Duration = Duration::from_secs(1);
 
 /// A module with an environment, its entries, and the VM that serves them now.
 pub(super) struct Slot {
@@ -13,6 +18,8 @@ pub(super) struct Slot {
     pub(super) roots: Vec<RootSpec>,
     /// `None` when it trapped.
     pub(super) vm: Option<Vm>,
+    /// When it was loaded, in nanoseconds since 1970.
+    pub(super) loaded: u64,
     /// How many VMs stood here before this one.
     pub(super) generation: u64,
 }
@@ -24,6 +31,7 @@ impl Slot {
             environment,
             roots: Vec::new(),
             vm: None,
+            loaded: 0,
             generation: 0,
         }
     }
@@ -40,6 +48,7 @@ impl Worker {
         let spec = VmSetup {
             module: &slot.module,
             setup: &self.setup,
+            worker: self.membership.id,
             vm: index,
             generation: slot.generation,
             fresh,
@@ -47,7 +56,18 @@ impl Worker {
             roots: &slot.roots,
         };
         slot.vm = Some(Vm::start(&spec, &mut self.world)?);
+        slot.loaded = self.setup.clock.now_unix_nanos();
         Ok(())
+    }
+
+    /// Whether the back-off since the last load is over: Envoy waits for the base interval and, anew at each attempt, up
+    /// to half of it more (running).
+    pub(super) fn may_reload(&mut self, index: usize) -> bool {
+        let base = self.setup.knobs.reload_back_off.unwrap_or(RELOAD_BACK_OFF);
+        let base = u64::try_from(base.as_nanos()).unwrap_or(u64::MAX);
+        let wait = base.saturating_add(self.random.u64(..(base / 2).max(1)));
+        let since = self.setup.clock.now_unix_nanos();
+        since.saturating_sub(self.slots[index].loaded) >= wait
     }
 
     /// Puts a new VM into a slot. One that does not start leaves the slot empty; what it says is in the log.
@@ -64,7 +84,9 @@ impl Worker {
     }
 
     /// A callback trapped: the VM is dead, or replaced, or the whole worker is.
-    pub(super) fn trapped(&mut self, index: usize, report: TrapReport) {
+    pub(super) fn trapped(&mut self, index: usize, mut report: TrapReport) {
+        report.request = report.exchange.and_then(|id| self.request_line(id));
+        report.lost = self.lost(index, report.exchange);
         self.world.log(
             &report.filter,
             crate::abi::LogLevel::Critical,
@@ -74,11 +96,41 @@ impl Worker {
         self.traps.push(report);
         let slot = &mut self.slots[index];
         slot.vm = None;
-        self.world.readers.retain(|reader| reader.vm != index);
+        self.world.grpc.forget(index);
         match self.setup.profile.rules().traps {
             _ if kills_worker => self.crash(),
             Traps::KillVm => {}
             Traps::NewInstance => self.reload(index, false),
+        }
+    }
+
+    /// A request's method and path; not its query, where keys are.
+    fn request_line(&self, id: ExchangeId) -> Option<String> {
+        let headers = &self.world.exchanges.get(&id)?.request.headers;
+        let path = headers.get_str(":path")?;
+        let path = path.split('?').next().unwrap_or_default();
+        Some(format!("{} {path}", headers.get_str(":method")?))
+    }
+
+    /// What goes down with a slot's VM, besides the exchange whose callback trapped.
+    fn lost(&self, index: usize, own: Option<ExchangeId>) -> Lost {
+        let generation = self.slots[index].generation;
+        let there = |seat: &Seat| {
+            seat.vm == index && seat.generation == generation && seat.context.is_some()
+        };
+        let exchanges = self.world.exchanges.iter();
+        let mut exchanges: Vec<_> = exchanges
+            .filter(|(id, exchange)| Some(**id) != own && exchange.seats.iter().any(there))
+            .map(|(id, _)| *id)
+            .collect();
+        exchanges.sort_unstable();
+        let owners = self.world.owners.values();
+        let calls = owners.filter(|owner| owner.vm == index && owner.generation == generation);
+        let vm = self.slots[index].vm.as_ref();
+        Lost {
+            exchanges,
+            calls: calls.count(),
+            ticks: vm.map_or_else(Vec::new, Vm::ticking),
         }
     }
 

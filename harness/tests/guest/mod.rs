@@ -16,6 +16,7 @@ use tollgate_harness::sim::{Setting, Sim};
 #[derive(Default)]
 pub(crate) struct Guest {
     data: Vec<u8>,
+    imports: String,
     functions: String,
 }
 
@@ -71,6 +72,13 @@ impl Guest {
         self
     }
 
+    /// Imports a function besides those that every guest has.
+    pub(crate) fn import(mut self, module: &str, name: &str, function: &str) -> Self {
+        let line = format!("(import \"{module}\" \"{name}\" (func {function}))\n");
+        self.imports.push_str(&line);
+        self
+    }
+
     /// Adds anything else.
     pub(crate) fn with(mut self, text: &str) -> Self {
         self.functions.push_str(text);
@@ -84,8 +92,8 @@ impl Guest {
             .map(|byte| format!("\\{byte:02x}"))
             .collect();
         format!(
-            "(module\n{PRELUDE}\n(data (i32.const {DATA}) \"{data}\")\n{}\n)",
-            self.functions
+            "(module\n{}{PRELUDE}\n(data (i32.const {DATA}) \"{data}\")\n{}\n)",
+            self.imports, self.functions
         )
     }
 

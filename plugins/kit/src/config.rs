@@ -223,9 +223,19 @@ impl<'e> Reader<'e> {
         Some(out)
     }
 
-    /// The members of an object by the order of `names`. Reports unknown and repeated ones; `None`, reported, if it
-    /// is no object.
+    /// The members of an object by the order of `names`; one that is null counts as absent. Reports unknown and repeated ones;
+    /// `None`, reported, if it is no object.
     pub fn members<'v, const N: usize>(
+        &mut self,
+        value: Value<'v>,
+        names: &[&str; N],
+    ) -> Option<[Option<Value<'v>>; N]> {
+        let found = self.members_as_written(value, names)?;
+        Some(found.map(|member| member.filter(|value| !matches!(value.kind(), Kind::Null))))
+    }
+
+    /// The same, with the members that are null.
+    pub fn members_as_written<'v, const N: usize>(
         &mut self,
         value: Value<'v>,
         names: &[&str; N],
@@ -252,7 +262,7 @@ impl<'e> Reader<'e> {
                 None => self.member(&name, |reader| reader.error(unknown(&name, names))),
             }
         }
-        Some(found.map(|member| member.filter(|value| !matches!(value.kind(), Kind::Null))))
+        Some(found)
     }
 
     /// One field of a record: its value, else what stands for an absent one, else a reported mistake.
@@ -262,6 +272,7 @@ impl<'e> Reader<'e> {
         value: Option<Value<'_>>,
         absent: Option<T>,
     ) -> Option<T> {
+        let value = value.filter(|value| !T::NULL_IS_ABSENT || !matches!(value.kind(), Kind::Null));
         self.member(name, |reader| match value {
             Some(value) => T::read(value, reader),
             None => {

@@ -91,6 +91,12 @@ pub trait Exchange<F> {
         None
     }
 
+    /// The body that [`ResponseStep::Hold`] kept back has grown past what was to be kept, and passes unchanged. Once, instead of
+    /// [`Exchange::response_body`].
+    fn response_too_large(&mut self, filter: &mut F, host: &dyn Host) {
+        let _ = (filter, host);
+    }
+
     /// The request is over, however it ended. Once, always.
     fn log(&mut self, filter: &mut F, host: &dyn Host) {
         let _ = (filter, host);

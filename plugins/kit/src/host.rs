@@ -42,6 +42,12 @@ pub trait Headers {
     /// When the host does not tell.
     fn request_query(&self, headers: &HeaderMap) -> Result<Option<Vec<u8>>, Failure>;
 
+    /// The path as the client wrote it, without the query.
+    ///
+    /// # Errors
+    /// When the host does not tell.
+    fn request_path(&self, headers: &HeaderMap) -> Result<Vec<u8>, Failure>;
+
     /// All header lines of the response, `:status` among them; only in the response phases. What is not asked for is not paid for.
     ///
     /// # Errors
@@ -56,6 +62,19 @@ pub trait Headers {
 pub trait Authenticated {
     /// The identity that an earlier filter passed on. No client can set it.
     fn identity(&self) -> Option<Identity>;
+}
+
+/// Knows what other filters and plugins have left for this request.
+pub trait Shared {
+    /// The value under a name: `kong.ctx.shared.<name>` on Kong, the filter state that another filter has set under that name on
+    /// Envoy. No client can set either.
+    fn shared(&self, name: &str) -> Option<Vec<u8>>;
+}
+
+/// Says what it is.
+pub trait Platform {
+    /// Which host this is, for what can't be done on all of them.
+    fn kind(&self) -> HostKind;
 }
 
 /// Tells the time.
@@ -96,6 +115,9 @@ pub trait Log {
 }
 
 /// All of it: what each phase of a filter is given.
-pub trait Host: Headers + Authenticated + Clock + Entropy + Metrics + Log {}
+pub trait Host:
+    Headers + Authenticated + Shared + Platform + Clock + Entropy + Metrics + Log
+{
+}
 
-impl<T: Headers + Authenticated + Clock + Entropy + Metrics + Log> Host for T {}
+impl<T: Headers + Authenticated + Shared + Platform + Clock + Entropy + Metrics + Log> Host for T {}

@@ -9,6 +9,8 @@
 
 use std::borrow::Cow;
 
+pub mod object;
+
 /// Nesting past this is refused. It is the limit of Kong's own decoder (lua-cjson).
 pub const MAX_DEPTH: usize = 1000;
 
@@ -419,6 +421,9 @@ impl<'a> Scanner<'a> {
     fn string(&mut self) -> Result<(), Malformed> {
         self.bump();
         loop {
+            // Most of a text is this: it is skipped in one go.
+            let rest = self.text.get(self.pos..).unwrap_or_default();
+            self.pos = self.pos.saturating_add(plain_length(rest));
             match self.peek() {
                 Some(b'"') => {
                     self.bump();
@@ -440,7 +445,6 @@ impl<'a> Scanner<'a> {
                         _ => return Err(self.wanted("an escape")),
                     }
                 }
-                Some(0x20..) => self.bump(),
                 Some(_) | None => return Err(self.wanted("the end of a string")),
             }
         }
@@ -489,6 +493,31 @@ impl<'a> Scanner<'a> {
             Err(self.wanted("a value"))
         }
     }
+}
+
+/// How many bytes there are before one that ends a string or begins an escape, or may not stand in one. Eight are looked at at once:
+/// strings are most of what the filters read.
+fn plain_length(text: &[u8]) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = ONES << 7;
+    // Each sets the high bit of the bytes that are meant; above the first of them it may be wrong.
+    let less = |word: u64, than: u64| word.wrapping_sub(ONES.wrapping_mul(than)) & !word & HIGH;
+    let equal = |word: u64, byte: u8| less(word ^ ONES.wrapping_mul(u64::from(byte)), 1);
+    let (words, rest) = text.as_chunks::<8>();
+    let mut length = 0usize;
+    for word in words {
+        let word = u64::from_le_bytes(*word);
+        let found = less(word, 0x20) | equal(word, b'"') | equal(word, b'\\');
+        if found != 0 {
+            let before = usize::try_from(found.trailing_zeros() / 8).unwrap_or_default();
+            return length.saturating_add(before);
+        }
+        length = length.saturating_add(8);
+    }
+    let plain = rest
+        .iter()
+        .position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
+    length.saturating_add(plain.unwrap_or(rest.len()))
 }
 
 /// Which containers are open, one bit each: set for an object.
@@ -697,6 +726,12 @@ mod tests {
         fn agrees_with_serde_json(text in r#"[\[\]{}",:0-9.eE\-+tfn ale\\u]{0,24}"#) {
             let theirs = serde_json::from_str::<serde::de::IgnoredAny>(&text);
             prop_assert_eq!(Value::parse(text.as_bytes()).is_ok(), theirs.is_ok(), "{}", text);
+        }
+
+        #[test]
+        fn plain_text_ends_where_it_ends(text in proptest::collection::vec(prop_oneof![8 => any::<u8>(), 1 => Just(b'"'), 1 => Just(b'\\'), 1 => 0x1e..0x22u8], 0..40)) {
+            let end = text.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
+            prop_assert_eq!(plain_length(&text), end.unwrap_or(text.len()));
         }
 
         #[test]

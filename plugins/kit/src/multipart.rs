@@ -19,17 +19,19 @@ pub fn boundary(content_type: &[u8]) -> Option<&[u8]> {
 
 /// The parts of a body, in order; empty if it is not made with this boundary or does not end.
 pub fn parts<'a>(body: &'a [u8], boundary: &[u8]) -> Vec<Part<'a>> {
+    read(body, boundary).map_or_else(Vec::new, |(parts, _)| parts)
+}
+
+/// The parts of a body, in order, and where its last boundary line begins. `None` if it is not made with this boundary or does
+/// not end.
+pub fn read<'a>(body: &'a [u8], boundary: &[u8]) -> Option<(Vec<Part<'a>>, usize)> {
     let mut parts = Vec::new();
-    let Some(mut at) = delimiter(body, boundary, 0) else {
-        return Vec::new();
-    };
+    let mut at = delimiter(body, boundary, 0)?;
     loop {
         if at.last {
-            return parts;
+            return Some((parts, at.start));
         }
-        let Some(next) = delimiter(body, boundary, at.end) else {
-            return Vec::new();
-        };
+        let next = delimiter(body, boundary, at.end)?;
         let content = body.get(at.end..next.start).unwrap_or_default();
         let (head, value) = match content.strip_prefix(b"\r\n") {
             Some(value) => (b"".as_slice(), value),
@@ -159,6 +161,14 @@ mod tests {
             &BODY[parts[0].place.clone()],
             b"--B\r\nContent-Disposition: form-data; name=\"apikey\"\r\n\r\nko\r\nng\r\n"
         );
+    }
+
+    #[test]
+    fn a_form_without_parts_is_not_one_that_can_not_be_read() {
+        assert_eq!(read(b"--B--\r\n", b"B"), Some((Vec::new(), 0)));
+        assert_eq!(read(b"", b"B"), None);
+        let (parts, end) = read(BODY, b"B").unwrap();
+        assert_eq!((parts.len(), &BODY[end..]), (2, &b"--B--\r\n"[..]));
     }
 
     #[test]

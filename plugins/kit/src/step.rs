@@ -42,11 +42,18 @@ impl RequestStep {
 /// the host refuses one, the filter is asked what now ([`Exchange::host_failed`](crate::Exchange::host_failed)).
 #[derive(Debug, Default)]
 pub struct RequestEdits {
+    /// The method, such as `POST`.
+    pub method: Option<Vec<u8>>,
+    /// The path without the query, percent-encoded as it is to go upstream; begins with `/`.
+    pub path: Option<Vec<u8>>,
+    /// The `Host` that the upstream is asked for.
+    pub authority: Option<Vec<u8>>,
     /// Applied in order.
     pub headers: Vec<HeaderEdit>,
     /// The whole query string, without the `?`; empty takes the `?` away.
     pub query: Option<Vec<u8>>,
-    /// The whole body. Only where the body has been held for.
+    /// The whole body. Only where the body has been held for, and on Envoy only where there is one: a request that came without
+    /// ([`Body::None`]) can't be given one there.
     pub body: Option<Vec<u8>>,
     /// Who the client is known to be, for the filters behind this one.
     pub identity: Option<Identity>,
@@ -57,6 +64,9 @@ pub struct RequestEdits {
 pub enum HeaderEdit {
     /// This one line, in place of all of that name.
     Set(Cow<'static, str>, Vec<u8>),
+    /// One more line, behind those of that name. nginx keeps some request headers (`authorization`, `content-type`, ...) in places
+    /// that hold one line: there the value joins the line that is there, after a comma (RFC 9110 section 5.3).
+    Add(Cow<'static, str>, Vec<u8>),
     /// No line of that name.
     Remove(Cow<'static, str>),
 }

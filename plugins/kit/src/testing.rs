@@ -1,7 +1,10 @@
 //! A scripted host for native tests of filters. It answers reads; what a filter does is in the step it returns.
 
 use crate::headers::HeaderMap;
-use crate::host::{Authenticated, Clock, Entropy, Failure, Headers, Level, Log, Metrics};
+use crate::host::{
+    Authenticated, Clock, Entropy, Failure, Headers, HostKind, Level, Log, Metrics, Platform,
+    Shared,
+};
 use crate::identity::Identity;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -11,6 +14,9 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub struct ScriptedHost {
     headers: Vec<u8>,
+    response: Option<Vec<u8>>,
+    kind: Option<HostKind>,
+    shared: BTreeMap<String, Vec<u8>>,
     failure: Option<Failure>,
     identity: Option<Identity>,
     now: Cell<Duration>,
@@ -37,6 +43,35 @@ impl ScriptedHost {
             failure: Some(failure),
             ..ScriptedHost::default()
         }
+    }
+
+    /// The same, with this response on its way.
+    #[must_use]
+    pub fn answering<N: AsRef<[u8]>, V: AsRef<[u8]>>(self, lines: &[(N, V)]) -> ScriptedHost {
+        let lines = lines
+            .iter()
+            .map(|(name, value)| (name.as_ref(), value.as_ref()));
+        ScriptedHost {
+            response: Some(HeaderMap::marshal(lines)),
+            ..self
+        }
+    }
+
+    /// The same, as another kind of host than Envoy.
+    #[must_use]
+    pub fn of_kind(self, kind: HostKind) -> ScriptedHost {
+        ScriptedHost {
+            kind: Some(kind),
+            ..self
+        }
+    }
+
+    /// The same, with a value that another filter has left.
+    #[must_use]
+    pub fn sharing(mut self, name: &str, value: &str) -> ScriptedHost {
+        self.shared
+            .insert(name.to_owned(), value.as_bytes().to_vec());
+        self
     }
 
     /// The same, behind a filter that has authenticated the client.
@@ -80,8 +115,17 @@ impl Headers for ScriptedHost {
             .map(<[u8]>::to_vec))
     }
 
+    fn request_path(&self, headers: &HeaderMap) -> Result<Vec<u8>, Failure> {
+        let path = headers.first(":path").ok_or(Failure::NotNow)?;
+        let path = path.split(|&byte| byte == b'?').next();
+        Ok(path.unwrap_or_default().to_vec())
+    }
+
     fn response_headers(&self) -> Result<HeaderMap, Failure> {
-        Err(Failure::NotNow)
+        match &self.response {
+            Some(lines) => Ok(HeaderMap::unmarshal(lines.clone())),
+            None => Err(Failure::NotNow),
+        }
     }
 
     fn request_id(&self, headers: &HeaderMap) -> Option<Vec<u8>> {
@@ -92,6 +136,18 @@ impl Headers for ScriptedHost {
 impl Authenticated for ScriptedHost {
     fn identity(&self) -> Option<Identity> {
         self.identity.clone()
+    }
+}
+
+impl Shared for ScriptedHost {
+    fn shared(&self, name: &str) -> Option<Vec<u8>> {
+        self.shared.get(name).cloned()
+    }
+}
+
+impl Platform for ScriptedHost {
+    fn kind(&self) -> HostKind {
+        self.kind.unwrap_or(HostKind::Envoy)
     }
 }
 

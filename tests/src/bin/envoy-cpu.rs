@@ -1,9 +1,11 @@
-//! Measures the CPU that a request costs a real Envoy: without filters, with one that does nothing, with key-auth.
+//! Measures the CPU that a request costs a real Envoy: without filters, with one that does nothing, with key-auth, and with three
+//! header rules by header-transform, by Envoy's own header_mutation and by Lua.
 //!
-//! All three run in one Envoy with one worker, in interleaved rounds, so that what else happens on the machine hits all
+//! All run in one Envoy with one worker, in interleaved rounds, so that what else happens on the machine hits all
 //! alike; the medians are printed. CPU time, not latency: it is what an operator pays, and it depends less on the load
 //! generator, which takes its share of the same machine.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufReader, Write};
 use std::net::SocketAddr;
@@ -11,7 +13,7 @@ use std::thread;
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
-use tollgate_harness::envoy::{self, Envoy, Filter, Listener};
+use tollgate_harness::envoy::{self, Besides, Envoy, Filter, Listener};
 use tollgate_harness::wire::{self, Recorder, Response};
 use tollgate_tests::{consumers, module};
 
@@ -41,7 +43,11 @@ fn main() -> anyhow::Result<()> {
             proxy_protocol: false,
         })
         .collect();
-    let envoy = Envoy::start(&envoy::find()?, &listeners, 1)?;
+    let besides = Besides {
+        native: native(),
+        ..Besides::default()
+    };
+    let envoy = Envoy::start_with(&envoy::find()?, &listeners, 1, &besides)?;
     let mut samples: Vec<Vec<f64>> = vec![Vec::new(); contenders.len()];
     for round in 0..=ROUNDS {
         for ((name, _), samples) in contenders.iter().zip(&mut samples) {
@@ -78,6 +84,19 @@ fn contenders() -> Vec<(&'static str, Vec<Filter>)> {
             )],
         ),
         (
+            "header-transform, 3 rules",
+            vec![filter(
+                "header-transform",
+                json!({"host": "envoy", "request": {
+                    "add": {"headers": ["X-Gateway-Version:2.0.0", "X-Cluster-ID:prod-01"]},
+                    "remove": {"headers": ["X-Internal-Debug"]},
+                }}),
+                "headers",
+            )],
+        ),
+        (HEADER_MUTATION, Vec::new()),
+        (LUA, Vec::new()),
+        (
             "key-auth, 1,000 credentials",
             vec![filter(
                 "key-auth",
@@ -86,6 +105,42 @@ fn contenders() -> Vec<(&'static str, Vec<Filter>)> {
             )],
         ),
     ]
+}
+
+/// The same three header rules by Envoy's own filters.
+const HEADER_MUTATION: &str = "Envoy's header_mutation";
+const LUA: &str = "Envoy's Lua";
+
+fn native() -> BTreeMap<String, Value> {
+    let add = |name: &str, value: &str| json!({"append": {"header": {"key": name, "value": value}, "append_action": "ADD_IF_ABSENT"}});
+    let mutation = json!({
+        "name": "envoy.filters.http.header_mutation",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+            "mutations": {"request_mutations": [
+                {"remove": "x-internal-debug"},
+                add("x-gateway-version", "2.0.0"),
+                add("x-cluster-id", "prod-01"),
+            ]},
+        },
+    });
+    let script = "function envoy_on_request(handle)
+        local headers = handle:headers()
+        headers:remove('x-internal-debug')
+        if not headers:get('x-gateway-version') then headers:add('x-gateway-version', '2.0.0') end
+        if not headers:get('x-cluster-id') then headers:add('x-cluster-id', 'prod-01') end
+    end";
+    let lua = json!({
+        "name": "envoy.filters.http.lua",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua",
+            "default_source_code": {"inline_string": script},
+        },
+    });
+    BTreeMap::from([
+        (HEADER_MUTATION.to_owned(), mutation),
+        (LUA.to_owned(), lua),
+    ])
 }
 
 /// Sends all requests of a round.
@@ -105,7 +160,7 @@ fn send_one_by_one(address: SocketAddr) -> anyhow::Result<()> {
     let request = format!(
         "GET /v1/models HTTP/1.1\r\nHost: gateway.test\r\nAccept: application/json\r\nAccept-Encoding: gzip\r\n\
          User-Agent: OpenAI/Python 3.54.0\r\nX-Stainless-Lang: python\r\nX-Stainless-Os: Linux\r\n\
-         X-Request-Id: 2f9d3f6c-8d0d-4a52-b7c5-0c1b5c0f3a11\r\napikey: {KEY}\r\n\r\n"
+         X-Request-Id: 2f9d3f6c-8d0d-4a52-b7c5-0c1b5c0f3a11\r\nX-Internal-Debug: 1\r\napikey: {KEY}\r\n\r\n"
     );
     let connection = wire::connect(address)?;
     let mut from = BufReader::new(&connection);

@@ -61,6 +61,23 @@ impl Attack {
     }
 }
 
+impl Attack {
+    /// Sends it to a filter that has no opinion on keys: any answer will do, and so will a closed connection.
+    pub fn send(&self, gateway: &Gateway, listener: &str) {
+        let address = gateway.envoy.address(listener).unwrap();
+        if let End::Abort = self.end {
+            let mut connection = wire::connect(address).unwrap();
+            connection.write_all(&self.bytes).unwrap();
+        } else {
+            match wire::exchange(address, "GET", &self.bytes) {
+                Ok(_) | Err(WireError::Closed | WireError::Connection(_)) => {}
+                Err(error) => panic!("{} on {listener}: {error}", self.name),
+            }
+        }
+        let _ = gateway.upstream.take_seen();
+    }
+}
+
 fn attack(name: &'static str, bytes: impl Into<Vec<u8>>, end: End) -> Attack {
     Attack {
         name,

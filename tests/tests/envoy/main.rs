@@ -3,6 +3,7 @@
 //!
 //! A filter that traps is closed for good here: every later request would get 503, and nothing would hide it.
 
+mod header_transform;
 mod hostile;
 mod kit;
 mod rotation;
@@ -258,18 +259,23 @@ fn no_key_is_ever_logged() {
 }
 
 #[test]
-fn the_example_for_users_is_a_configuration_that_envoy_takes() {
-    assert!(module("key_auth").is_file());
-    let validated = Command::new(envoy::find().unwrap())
-        .args(["--mode", "validate", "--config-path", "envoy/key-auth.yaml"])
-        .current_dir(root())
-        .output()
-        .unwrap();
-    assert!(
-        validated.status.success(),
-        "{}",
-        String::from_utf8_lossy(&validated.stderr)
-    );
+fn the_examples_for_users_are_configurations_that_envoy_takes() {
+    for (filter, example) in [
+        ("key_auth", "envoy/key-auth.yaml"),
+        ("header_transform", "envoy/header-transform.yaml"),
+    ] {
+        assert!(module(filter).is_file());
+        let validated = Command::new(envoy::find().unwrap())
+            .args(["--mode", "validate", "--config-path", example])
+            .current_dir(root())
+            .output()
+            .unwrap();
+        assert!(
+            validated.status.success(),
+            "{example}: {}",
+            String::from_utf8_lossy(&validated.stderr)
+        );
+    }
 }
 
 /// A filter that traps on a request with more than 20 headers.

@@ -81,6 +81,7 @@ pub(super) fn validate(
             .unwrap_or(NonZeroUsize::MIN),
         body_buffer: usize::try_from(raw.body_buffer).unwrap_or(usize::MAX),
         shutdown_timeout: raw.shutdown_timeout.0,
+        strict: false,
         access_log: raw.access_log,
         admin: raw.admin.map(|admin| admin.address.0),
         listeners,

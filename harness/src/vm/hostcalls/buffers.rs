@@ -8,6 +8,7 @@ use crate::exchange::Direction;
 use crate::profile::{BufferReplacement, Flow, Host, Row};
 use crate::vm::memory::{Env, Refusal, size};
 use crate::vm::{Callback, Guest};
+use crate::worker::GrpcEvent;
 
 /// Reads from a buffer what the effective context may read of it now.
 fn read<T>(
@@ -27,6 +28,11 @@ fn read<T>(
             let root = guest.roots.get(&guest.root_id());
             root.map(|root| &root.configuration[..])
         }
+        BufferKind::GrpcMessage => match &guest.grpc {
+            Some(GrpcEvent::Message(message)) => Some(&message[..]),
+            _ => absent(guest),
+        },
+        BufferKind::Connection | BufferKind::CallData => absent(guest),
         BufferKind::CallBody => guest.call.as_ref().map(|call| &call.body[..]),
         BufferKind::RequestBody => body(guest, Direction::Request)?,
         BufferKind::ResponseBody => body(guest, Direction::Response)?,
@@ -34,11 +40,19 @@ fn read<T>(
     bytes.map(look).ok_or(Refusal::Status(Status::NotFound))
 }
 
+/// What a buffer reads as that is never there in an HTTP stream, or not now.
+fn absent(guest: &Guest) -> Option<&'static [u8]> {
+    guest.rules.absent_body_is_empty.then_some(&[])
+}
+
 fn body(guest: &mut Guest, direction: Direction) -> Result<Option<&[u8]>, Refusal> {
     let phased = guest.rules.flow == Flow::Phased;
     let empty = guest.rules.absent_body_is_empty;
-    if phased {
-        check_phase(guest.site.callback, direction)?;
+    if let Err(refusal) = check_phase(guest.site.callback, direction) {
+        guest.find(Host::Kong, Row::AbsentBody);
+        if phased {
+            return Err(refusal);
+        }
     }
     let spilled = guest
         .seat()

@@ -127,10 +127,11 @@ fn register(guest: &mut Guest, call: Call) {
     }
 }
 
-/// The status of the call whose answer is read: no gRPC here, so always 0 without a message.
+/// The status of the last call that failed, of HTTP or gRPC; the words are there in its callback alone.
 pub(super) fn get_status(env: &mut Env<'_>, code: u32, ptr: u32, len: u32) -> Answer {
-    env.write_u32(code, 0)?;
-    env.give(&[], ptr, len)
+    let (status, message) = env.guest().status.clone();
+    env.write_u32(code, status)?;
+    env.give(message.as_bytes(), ptr, len)
 }
 
 #[cfg(test)]

@@ -4,11 +4,14 @@ use bytes::Bytes;
 
 use super::Answer;
 use crate::abi::{LogLevel, MapKind, Status, decode_pairs, encode_pairs};
-use crate::exchange::{CallFailure, Direction};
+use crate::exchange::{CallFailure, Direction, join_lines};
 use crate::http::Headers;
-use crate::profile::{Authority, FailedCall, Flow, Host, Removal, Row, Rules, SetDuplicated};
+use crate::profile::{
+    Authority, FailedCall, Flow, Host, Profile, Removal, Row, Rules, SetDuplicated,
+};
 use crate::vm::memory::{Env, Refusal};
 use crate::vm::{Callback, Guest};
+use crate::worker::GrpcEvent;
 
 /// What a single get says about a map that is not there in this phase.
 const GONE: Status = Status::BadArgument;
@@ -25,7 +28,10 @@ fn open_map(guest: &mut Guest, kind: MapKind) -> Option<&mut Headers> {
     let direction = match kind {
         MapKind::RequestHeaders | MapKind::RequestTrailers => Direction::Request,
         MapKind::ResponseHeaders | MapKind::ResponseTrailers => Direction::Response,
-        MapKind::CallHeaders | MapKind::CallTrailers => return None,
+        MapKind::CallHeaders
+        | MapKind::CallTrailers
+        | MapKind::GrpcInitialMetadata
+        | MapKind::GrpcTrailingMetadata => return None,
     };
     let headers = matches!(kind, MapKind::RequestHeaders | MapKind::ResponseHeaders);
     let begun = exchange.message(direction).begun;
@@ -55,14 +61,32 @@ fn view(guest: &mut Guest, kind: MapKind) -> Result<Option<Headers>, Refusal> {
             _ => call.trailers.clone(),
         });
         let crashes = guest.rules.flow == Flow::Phased;
+        if map.is_none() {
+            guest.find(Host::Kong, Row::CallHeadersOutside);
+        }
         if map.is_none() && crashes {
-            return Err(Refusal::Trap(
+            return Err(Refusal::Crash(
                 "segmentation fault: call headers read outside of on_http_call_response",
             ));
         }
         return Ok(map);
     }
-    Ok(open_map(guest, kind).map(|map| map.clone()))
+    Ok(match (kind, &guest.grpc) {
+        (MapKind::GrpcInitialMetadata, Some(GrpcEvent::InitialMetadata(lines)))
+        | (MapKind::GrpcTrailingMetadata, Some(GrpcEvent::TrailingMetadata(lines))) => {
+            Some(lines.clone())
+        }
+        _ => open_map(guest, kind).map(|map| map.clone()),
+    })
+}
+
+/// The names of which the host keeps one line in a map of this kind.
+fn joined(kind: MapKind, rules: &Rules) -> &'static [&'static str] {
+    match kind {
+        MapKind::RequestHeaders => rules.joined_request,
+        MapKind::ResponseHeaders => rules.joined_response,
+        _ => &[],
+    }
 }
 
 fn kind_of(raw: u32) -> Result<MapKind, Refusal> {
@@ -78,6 +102,10 @@ pub(super) fn get_pairs(env: &mut Env<'_>, map: u32, ptr: u32, len: u32) -> Answ
     let kind = kind_of(map)?;
     let guest = env.guest();
     let rules = guest.rules;
+    let trailers = matches!(kind, MapKind::RequestTrailers | MapKind::ResponseTrailers);
+    if trailers && rules.flow == Flow::Phased {
+        return Err(Status::BadArgument.into());
+    }
     let map = view(guest, kind)?.unwrap_or_default();
     if map.len() > MAP_LIMIT {
         guest.find(Host::Kong, Row::WholeMap);
@@ -115,8 +143,9 @@ pub(super) fn set_pairs(env: &mut Env<'_>, map: u32, ptr: u32, len: u32) -> Answ
     let kind = kind_of(map)?;
     let bytes = env.read(ptr, len)?;
     // Envoy takes what it can't read for an empty map.
-    let new = decode_pairs(&bytes).unwrap_or_default();
+    let mut new = decode_pairs(&bytes).unwrap_or_default();
     let guest = env.guest();
+    join_lines(&mut new, joined(kind, guest.rules));
     let ghosts =
         kind == MapKind::RequestHeaders && guest.rules.request_removal == Removal::StaysUpstream;
     if only_read(guest) {
@@ -161,28 +190,15 @@ fn lookup(guest: &mut Guest, kind: MapKind, name: &str) -> Result<Bytes, Refusal
         return Ok(Bytes::from_static(dispatch_status(call.failure)));
     }
     if let MapKind::CallHeaders | MapKind::CallTrailers = kind {
-        let absent = absent_call_header(guest);
         let map = view(guest, kind)?.ok_or(GONE)?;
-        return map.get(name).cloned().ok_or(Refusal::Status(absent));
+        let absent = Refusal::Status(Status::NotFound);
+        return map.get(name).cloned().ok_or(absent);
     }
     let name = aliased(name, guest.rules);
     let map = open_map(guest, kind).ok_or(GONE)?;
     map.get(name)
         .cloned()
         .ok_or(Refusal::Status(Status::NotFound))
-}
-
-/// Envoy has no map at all for an answer that did not come; ngx_wasm_module has an empty one.
-fn absent_call_header(guest: &Guest) -> Status {
-    let failed = guest
-        .call
-        .as_ref()
-        .is_some_and(|call| call.failure.is_some());
-    if failed && guest.rules.failed_call == FailedCall::NoHeaders {
-        Status::BadArgument
-    } else {
-        Status::NotFound
-    }
 }
 
 fn dispatch_status(failure: Option<CallFailure>) -> &'static [u8] {
@@ -248,12 +264,11 @@ pub(super) fn add(
 ) -> Answer {
     let (kind, name, value) = edit(env, map, (name, name_len), (value, value_len))?;
     let guest = env.guest();
-    let refused = guest.rules.add_refused;
-    if kind == MapKind::RequestHeaders
-        && refused
-            .iter()
-            .any(|known| known.eq_ignore_ascii_case(&name))
-    {
+    let known = |names: &[&str]| names.iter().any(|known| known.eq_ignore_ascii_case(&name));
+    if kind == MapKind::RequestHeaders && known(Profile::Kong.rules().add_refused) {
+        guest.find(Host::Kong, Row::AddBuiltin);
+    }
+    if kind == MapKind::RequestHeaders && known(guest.rules.add_refused) {
         guest.log(
             LogLevel::Error,
             format!("cannot add new \"{name}\" builtin request header"),
@@ -261,8 +276,10 @@ pub(super) fn add(
         return Ok(());
     }
     let name = written(&name, guest.rules);
+    let joined = joined(kind, guest.rules);
     if let Some(map) = open_map(guest, kind) {
         map.push(name, value);
+        join_lines(map, joined);
     }
     Ok(())
 }
@@ -298,6 +315,16 @@ pub(super) fn replace(
         return Ok(());
     };
     let copies = map.get_all(&name).count();
+    if copies > 1 {
+        match kind {
+            MapKind::RequestHeaders => guest.find(Host::Kong, Row::SetDuplicatedRequest),
+            MapKind::ResponseHeaders => guest.find(Host::Kong, Row::SetDuplicatedResponse),
+            _ => {}
+        }
+    }
+    let Some(map) = open_map(guest, kind) else {
+        return Ok(());
+    };
     match duplicated {
         SetDuplicated::FirstOnly if copies > 1 => {
             map.replace_first(&name, value);
@@ -320,6 +347,18 @@ pub(super) fn remove(env: &mut Env<'_>, map: u32, name: u32, name_len: u32) -> A
     };
     let values: Vec<_> = map.get_all(&name).cloned().collect();
     map.remove(&name);
+    let fatal = |rules: &Rules| {
+        let mut names = rules.fatal_removal.iter();
+        names.any(|known| known.eq_ignore_ascii_case(&name))
+    };
+    if values.is_empty() && kind == MapKind::RequestHeaders && fatal(Profile::Kong.rules()) {
+        guest.find(Host::Kong, Row::FatalRemoval);
+        if fatal(guest.rules) {
+            return Err(Refusal::Crash(
+                "segmentation fault: a cookie or x-forwarded-for removed that is not there",
+            ));
+        }
+    }
     if stays
         && kind == MapKind::RequestHeaders
         && let Some((exchange, _)) = guest.seat()

@@ -41,6 +41,10 @@ pub(super) fn record(env: &mut Env<'_>, id: u32, value: u64) -> Answer {
 
 pub(super) fn increment(env: &mut Env<'_>, id: u32, by: i64) -> Answer {
     note(env, id, &[MetricKind::Counter]);
+    let guest = env.guest();
+    if by <= 0 && guest.setup.shared.metric_kind(id) == Some(MetricKind::Counter) {
+        guest.find(Host::Envoy, Row::CounterDown);
+    }
     Ok(env.guest().setup.shared.metric_increment(id, by)?)
 }
 

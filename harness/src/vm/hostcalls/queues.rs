@@ -2,10 +2,9 @@
 
 use super::Answer;
 use crate::abi::Status;
-use crate::profile::Flow;
-use crate::shared::QueueError;
+use crate::profile::{Flow, Host, Row};
+use crate::shared::{QueueError, Reader};
 use crate::vm::memory::{Env, Refusal};
-use crate::vm::world::Reader;
 
 impl From<QueueError> for Refusal {
     fn from(error: QueueError) -> Self {
@@ -19,21 +18,19 @@ impl From<QueueError> for Refusal {
 pub(super) fn register(env: &mut Env<'_>, name: u32, name_len: u32, out: u32) -> Answer {
     let name = env.read(name, name_len)?;
     let guest = env.guest();
+    guest.find(Host::Kong, Row::SharedQueue);
     if guest.rules.flow == Flow::Phased {
         return Err(Refusal::Trap(
             "could not find shared queue: none is declared (shm_queue)",
         ));
     }
-    let queue = guest.setup.shared.queue_register(&name);
     let reader = Reader {
-        queue,
+        worker: guest.worker,
         vm: guest.vm,
         generation: guest.generation,
         root: guest.root_id(),
     };
-    if !guest.world.readers.contains(&reader) {
-        guest.world.readers.push(reader);
-    }
+    let queue = guest.setup.shared.queue_register(&name, reader);
     env.write_u32(out, queue)
 }
 

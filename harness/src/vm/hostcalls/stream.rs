@@ -73,7 +73,12 @@ pub(super) fn send_local_response(
     if late {
         return Err(Refusal::Trap("response already sent"));
     }
-    if exchange.reply.is_some() || (phased && exchange.replied) {
+    let twice = exchange.reply.is_some() || (phased && exchange.replied);
+    if twice {
+        guest.find(Host::Kong, Row::ReplyTwice);
+    }
+    let (exchange, _) = guest.seat().ok_or(Status::BadArgument)?;
+    if twice {
         return if phased {
             Err(Refusal::Trap("local response already stashed"))
         } else {

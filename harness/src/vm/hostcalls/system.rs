@@ -34,6 +34,9 @@ pub(super) fn set_tick_period(env: &mut Env<'_>, milliseconds: u32) -> Answer {
     if set {
         guest.find(Host::Kong, Row::TickSetAgain);
     }
+    if in_stream {
+        guest.find(Host::Kong, Row::TickInStream);
+    }
     if !again && set {
         return Err(Refusal::Trap("tick_period already set"));
     }

@@ -1,5 +1,6 @@
 //! Kong's properties: everything is text.
 
+use super::starting;
 use crate::abi::{LogLevel, Status};
 use crate::exchange::Exchange;
 use crate::vm::Guest;
@@ -38,11 +39,14 @@ pub(super) fn get(guest: &mut Guest, path: &[u8]) -> Result<Option<Vec<u8>>, Ref
     let path = dotted(path);
     let module = guest.module.clone();
     let now = guest.now();
-    if guest.seat_id().is_none() {
-        // Seen on nginx: reading a request's property where there is no request kills the worker.
-        return Err(Refusal::Trap(
-            "segmentation fault: a property read outside of a request",
+    if starting(guest.site.callback) {
+        // Seen on nginx: it kills the worker.
+        return Err(Refusal::Crash(
+            "segmentation fault: a property read in on_configure",
         ));
+    }
+    if guest.seat_id().is_none() && path == "plugin_name" {
+        return Ok(Some(module.into_bytes()));
     }
     let Some((exchange, _)) = guest.seat() else {
         return Ok(None);

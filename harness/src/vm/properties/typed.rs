@@ -41,17 +41,22 @@ pub(super) fn get(guest: &mut Guest, path: &[u8]) -> Option<Vec<u8>> {
         ),
         // An unnamed route.
         (Some("xds"), ["route_name"]) => Some(Vec::new()),
-        (Some("filter_state"), [name]) => exchange
-            .properties
-            .get(name.strip_prefix("wasm.")?.as_bytes())
-            .cloned(),
+        (Some("filter_state"), [name]) => match name.strip_prefix("wasm.") {
+            Some(name) => exchange.properties.get(name.as_bytes()).cloned(),
+            None => exchange.filter_state.get(*name).cloned(),
+        },
         // The filter state is looked up by the first part alone.
         _ => exchange.properties.get(first).cloned(),
     }
 }
 
 pub(super) fn set(guest: &mut Guest, path: Vec<u8>, value: Vec<u8>) -> Result<(), Refusal> {
+    let declared = guest.declared.get(&guest.root_id());
+    let read_only = declared.and_then(|declared| declared.get(&path).copied());
     let (exchange, _) = guest.seat().ok_or(Status::NotFound)?;
+    if read_only == Some(true) && exchange.properties.contains_key(&path) {
+        return Err(Status::BadArgument.into());
+    }
     exchange.properties.insert(path, value);
     Ok(())
 }

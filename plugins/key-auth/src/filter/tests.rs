@@ -40,6 +40,9 @@ fn shown(step: RequestStep) -> String {
                 HeaderEdit::Set(name, value) => {
                     format!("{name}={}", String::from_utf8_lossy(value))
                 }
+                HeaderEdit::Add(name, value) => {
+                    format!("{name}+{}", String::from_utf8_lossy(value))
+                }
                 HeaderEdit::Remove(name) => format!("-{name}"),
             };
             edits.headers.iter().map(show).collect::<Vec<_>>().join(" ")

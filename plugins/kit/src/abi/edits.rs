@@ -13,6 +13,15 @@ pub(crate) fn edit_request(host: &RequestHost<'_>, edits: RequestEdits) -> Resul
     if !edits.headers.is_empty() {
         edit_headers(host, &edits.headers)?;
     }
+    if let Some(method) = &edits.method {
+        imports::set_header(Map::Request, ":method", method)?;
+    }
+    if let Some(authority) = &edits.authority {
+        edit_authority(host.kind, authority)?;
+    }
+    if let Some(path) = &edits.path {
+        edit_path(host.kind, path)?;
+    }
     if let Some(query) = &edits.query {
         edit_query(host.kind, query)?;
     }
@@ -40,6 +49,7 @@ fn edit_headers(host: &RequestHost<'_>, edits: &[HeaderEdit]) -> Result<(), Fail
         for edit in edits {
             match edit {
                 HeaderEdit::Set(name, value) => imports::set_header(Map::Request, name, value)?,
+                HeaderEdit::Add(name, value) => imports::add_header(Map::Request, name, value)?,
                 HeaderEdit::Remove(name) => imports::remove_header(Map::Request, name)?,
             }
         }
@@ -52,6 +62,18 @@ fn edit_headers(host: &RequestHost<'_>, edits: &[HeaderEdit]) -> Result<(), Fail
                 refuse_repeated(&present, name)?;
                 imports::set_header(Map::Request, name, value)?;
             }
+            HeaderEdit::Add(name, value) if holds_one_line(name) => {
+                let line = match imports::header(Map::Request, name)? {
+                    Some(mut line) if !line.is_empty() => {
+                        line.extend_from_slice(b", ");
+                        line.extend_from_slice(value);
+                        line
+                    }
+                    _ => value.clone(),
+                };
+                imports::set_header(Map::Request, name, &line)?;
+            }
+            HeaderEdit::Add(name, value) => imports::add_header(Map::Request, name, value)?,
             // nginx goes on sending a header that was removed. Blanked first, its value at least is gone. (Removing one that is not
             // there can end the worker: `cookie`, `x-forwarded-for`.)
             HeaderEdit::Remove(name) => {
@@ -73,6 +95,78 @@ fn refuse_repeated(present: &HeaderMap, name: &str) -> Result<(), Failure> {
     } else {
         Ok(())
     }
+}
+
+/// The request headers that nginx keeps in places of their own. It answers Ok to another line of them, and adds none.
+fn holds_one_line(name: &str) -> bool {
+    const NAMES: [&str; 21] = [
+        "accept-encoding",
+        "authorization",
+        "connection",
+        "content-length",
+        "content-range",
+        "content-type",
+        "expect",
+        "host",
+        "if-match",
+        "if-modified-since",
+        "if-none-match",
+        "if-range",
+        "if-unmodified-since",
+        "keep-alive",
+        "range",
+        "referer",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+        "via",
+    ];
+    NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+fn edit_authority(kind: HostKind, authority: &[u8]) -> Result<(), Failure> {
+    if kind != HostKind::Kong {
+        return Ok(imports::set_header(Map::Request, ":authority", authority)?);
+    }
+    // Kong sends this variable; plain nginx has none, and sends the header where it is told to (`proxy_set_header Host $http_host`).
+    let set = match imports::property(&["ngx", "upstream_host"])? {
+        Some(_) => imports::set_property(&["ngx", "upstream_host"], authority),
+        None => imports::set_header(Map::Request, "host", authority),
+    };
+    Ok(set?)
+}
+
+/// Another path; the query stays.
+fn edit_path(kind: HostKind, path: &[u8]) -> Result<(), Failure> {
+    if kind != HostKind::Kong {
+        let old = imports::header(Map::Request, ":path")?.ok_or(Failure::NotNow)?;
+        let new = with_path(&old, path);
+        return Ok(imports::set_header(Map::Request, ":path", &new)?);
+    }
+    let Some(mut uri) = imports::property(&["ngx", "upstream_uri"])? else {
+        // Plain nginx sends `$uri` and `$args` where it is told to. The two are set apart: a `?` in this one ends the instance.
+        if path.contains(&b'?') {
+            return Err(Failure::Refused);
+        }
+        return Ok(imports::set_header(Map::Request, ":path", path)?);
+    };
+    if uri.is_empty() {
+        uri = imports::property(&["ngx", "request_uri"])?.ok_or(Failure::NotNow)?;
+    }
+    Ok(imports::set_property(
+        &["ngx", "upstream_uri"],
+        &with_path(&uri, path),
+    )?)
+}
+
+/// A target with another path. What is behind the first `?` stays.
+fn with_path(target: &[u8], path: &[u8]) -> Vec<u8> {
+    let mut new = path.to_vec();
+    if let Some(query) = target.iter().position(|&byte| byte == b'?') {
+        new.extend_from_slice(target.get(query..).unwrap_or_default());
+    }
+    new
 }
 
 fn edit_query(kind: HostKind, query: &[u8]) -> Result<(), Failure> {
@@ -173,6 +267,7 @@ pub(crate) fn edit_response(edits: &[HeaderEdit]) -> Result<(), Failure> {
                 imports::remove_header(Map::Response, name)?;
                 imports::set_header(Map::Response, name, value)?;
             }
+            HeaderEdit::Add(name, value) => imports::add_header(Map::Response, name, value)?,
             HeaderEdit::Remove(name) => imports::remove_header(Map::Response, name)?,
         }
     }

@@ -2,7 +2,10 @@
 
 use super::imports::{self, Map, Status};
 use crate::headers::HeaderMap;
-use crate::host::{Authenticated, Clock, Entropy, Failure, Headers, HostKind, Level, Log, Metrics};
+use crate::host::{
+    Authenticated, Clock, Entropy, Failure, Headers, HostKind, Level, Log, Metrics, Platform,
+    Shared,
+};
 use crate::identity::Identity;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -94,6 +97,19 @@ impl Headers for RequestHost<'_> {
         }
     }
 
+    fn request_path(&self, headers: &HeaderMap) -> Result<Vec<u8>, Failure> {
+        let target = match self.kind {
+            HostKind::Kong => imports::property(&["ngx", "request_uri"])?,
+            HostKind::Envoy | HostKind::EnvoyHeadersPass => {
+                headers.first(":path").map(<[u8]>::to_vec)
+            }
+        };
+        let mut path = target.ok_or(Failure::NotNow)?;
+        let end = path.iter().position(|&byte| byte == b'?');
+        path.truncate(end.unwrap_or(path.len()));
+        Ok(path)
+    }
+
     fn response_headers(&self) -> Result<HeaderMap, Failure> {
         header_map(Map::Response)
     }
@@ -113,6 +129,23 @@ impl Headers for RequestHost<'_> {
 impl Authenticated for RequestHost<'_> {
     fn identity(&self) -> Option<Identity> {
         Identity::from_json(&imports::property(Identity::path(self.kind)).ok()??)
+    }
+}
+
+impl Shared for RequestHost<'_> {
+    fn shared(&self, name: &str) -> Option<Vec<u8>> {
+        match self.kind {
+            HostKind::Kong => imports::property(&["kong", "ctx", "shared", name]),
+            HostKind::Envoy | HostKind::EnvoyHeadersPass => imports::property(&[name]),
+        }
+        .ok()
+        .flatten()
+    }
+}
+
+impl Platform for RequestHost<'_> {
+    fn kind(&self) -> HostKind {
+        self.kind
     }
 }
 

@@ -16,6 +16,9 @@ pub trait Field: Sized {
         None
     }
 
+    /// Whether `null` means "not given", as it does nearly everywhere; else [`Field::read`] gets to see it.
+    const NULL_IS_ABSENT: bool = true;
+
     /// The JSON Schema (draft-04) of what is accepted.
     #[cfg(not(target_family = "wasm"))]
     fn schema() -> Json;

@@ -32,7 +32,7 @@ macro_rules! record {
 
         impl $crate::config::Field for $name {
             fn read(value: $crate::json::Value<'_>, reader: &mut $crate::config::Reader<'_>) -> Option<Self> {
-                let [$($field),*] = reader.members(value, &[$(stringify!($field)),*])?;
+                let [$($field),*] = reader.members_as_written(value, &[$(stringify!($field)),*])?;
                 $(
                     let absent: Option<$type> = <$type as $crate::config::Field>::absent();
                     $( let absent: Option<$type> = absent.or(Some($default)); )?

@@ -84,6 +84,52 @@ fn defaults_stand_for_what_is_not_given() {
     }
 }
 
+/// A list that must not be null.
+#[derive(Clone, Debug)]
+struct Strict(Vec<u64>);
+
+impl Field for Strict {
+    const NULL_IS_ABSENT: bool = false;
+
+    fn read(value: Value<'_>, reader: &mut Reader<'_>) -> Option<Strict> {
+        Vec::read(value, reader).map(Strict)
+    }
+
+    fn schema() -> crate::schema::Json {
+        Vec::<u64>::schema()
+    }
+
+    fn to_json(&self) -> crate::schema::Json {
+        self.0.to_json()
+    }
+}
+
+record! {
+    /// A record with one.
+    struct Stricter {
+        /// The list.
+        list: Strict = Strict(vec![]),
+    }
+}
+
+impl Configuration for Stricter {
+    type Raw = Stricter;
+
+    fn validate(raw: Stricter, _: &mut Reader<'_>) -> Option<Stricter> {
+        Some(raw)
+    }
+}
+
+#[test]
+fn a_field_may_refuse_null() {
+    let list = |text: &[u8]| {
+        check::<Stricter>(text, &environment).map(|checked| checked.config.list.0.len())
+    };
+    assert_eq!(list(b"{}"), Ok(0));
+    assert_eq!(list(br#"{"list":[1]}"#), Ok(1));
+    assert_eq!(list(br#"{"list":null}"#).unwrap_err()[0].path, "list");
+}
+
 #[test]
 fn every_mistake_is_reported_at_once_with_its_path() {
     let text = r#"{"way":"left","key_names":["ok","b d"],"parts":[{"size":1},{"size":-1,"nam":2},{"name":7}],"on":"true","period":0,

@@ -371,6 +371,7 @@ impl<F: Filter> Stream<F> {
                 if held.len() > *most {
                     let held = std::mem::take(held);
                     self.response = Response::Pass;
+                    self.exchange.response_too_large(filter, host);
                     imports::replace_buffer(Buffer::ResponseBody, &held)
                 } else if end {
                     let held = std::mem::take(held);
