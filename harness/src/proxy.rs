@@ -60,7 +60,7 @@ use crate::profile::Knobs;
 use crate::shared::Shared;
 use crate::worker::{self, Limits, Setup, Worker};
 use admin::Admin;
-pub use config::{Checked, Config, ConfigError, json_from_yaml};
+pub use config::{Checked, Config, ConfigError, Source, json_from_yaml};
 use counters::Counters;
 
 /// A proxy that could not be started.

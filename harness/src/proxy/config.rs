@@ -1,6 +1,7 @@
 //! The proxy's YAML: read whole, every mistake reported at once with its path and what to write instead.
 
 mod raw;
+mod source;
 mod validate;
 
 use std::collections::BTreeSet;
@@ -13,11 +14,12 @@ use tollgate_kit::config::{Field, Problem, Reader};
 use tollgate_kit::schema::Json;
 
 use crate::catalog::Search;
-use crate::engine::Engine;
 use crate::profile::Profile;
 use crate::worker::FilterSpec;
 use raw::RawConfig;
-use validate::validate;
+pub use source::Source;
+use source::{Files, Workshop};
+use validate::{Place, validate};
 
 /// A validated configuration, its modules compiled.
 #[derive(Clone, Debug)]
@@ -113,11 +115,7 @@ impl Config {
     /// # Errors
     /// When it can't be read, or anything in it is wrong.
     pub fn load(path: &Path, search: &Search) -> Result<Checked, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
-            path: path.to_path_buf(),
-            source,
-        })?;
-        Self::read(&text, path.parent().unwrap_or(Path::new(".")), search)
+        Source::new(path.to_path_buf(), search.clone()).load()
     }
 
     /// Reads a text; paths in it are relative to `base`.
@@ -125,14 +123,32 @@ impl Config {
     /// # Errors
     /// When anything in it is wrong.
     pub fn read(text: &str, base: &Path, search: &Search) -> Result<Checked, ConfigError> {
+        let workshop = Workshop::open().map_err(ConfigError::Engine)?;
+        Self::read_in(text, base, search, &workshop, &Files::default())
+    }
+
+    fn read_in(
+        text: &str,
+        base: &Path,
+        search: &Search,
+        workshop: &Workshop,
+        files: &Files,
+    ) -> Result<Checked, ConfigError> {
         let text = json_from_yaml(text)?;
-        let engine = Engine::for_traffic().map_err(ConfigError::Engine)?;
         let environment = |name: &str| std::env::var(name).ok();
         let mut reader = Reader::new(&environment);
         let config = reader
             .document(text.as_bytes())
             .and_then(|value| RawConfig::read(value, &mut reader))
-            .and_then(|raw| validate(raw, base, search, engine, &mut reader));
+            .and_then(|raw| {
+                let place = Place {
+                    base,
+                    search,
+                    workshop,
+                    files,
+                };
+                validate(raw, &place, &mut reader)
+            });
         let (errors, warnings) = reader.finish();
         match config {
             Some(config) if errors.is_empty() => Ok(Checked { config, warnings }),

@@ -9,17 +9,16 @@ use std::thread::available_parallelism;
 use tollgate_kit::config::Reader;
 
 use super::raw::{Document, Profile, RawConfig, RawFilter, RawListener, RawRoute};
+use super::source::{Files, Workshop};
 use super::{Cluster, Config, Route, json_from_yaml};
 use crate::catalog::{self, Search};
-use crate::engine::{Engine, Module};
+use crate::engine::Module;
 use crate::worker::FilterSpec;
 
 /// The configuration, or none with everything that is wrong reported.
 pub(super) fn validate(
     raw: RawConfig,
-    base: &Path,
-    search: &Search,
-    engine: Engine,
+    place: &Place<'_>,
     reader: &mut Reader<'_>,
 ) -> Option<Config> {
     let listeners = reader.member("listeners", |reader| {
@@ -52,17 +51,13 @@ pub(super) fn validate(
     let routes = reader.member("routes", |reader| {
         routes(raw.routes, &clusters, &names, reader)
     });
-    let place = Place {
-        base,
-        search,
-        engine: &engine,
-        profile: raw.profile,
-    };
     let filters: Vec<FilterSpec> = reader.member("filters", |reader| {
         let filters = raw.filters.0.into_iter();
         filters
             .filter_map(|(name, filter)| {
-                reader.member(&name, |reader| place.filter(&name, filter, reader))
+                reader.member(&name, |reader| {
+                    place.filter(&name, filter, raw.profile, reader)
+                })
             })
             .collect()
     });
@@ -196,21 +191,28 @@ fn unknown(kind: &str, name: &str, known: &[&str]) -> String {
     }
 }
 
-/// What reading a filter's entry needs to know.
-struct Place<'a> {
-    base: &'a Path,
-    search: &'a Search,
-    engine: &'a Engine,
-    profile: Profile,
+/// What lies outside the file.
+pub(super) struct Place<'a> {
+    /// What paths are relative to.
+    pub(super) base: &'a Path,
+    pub(super) search: &'a Search,
+    pub(super) workshop: &'a Workshop,
+    pub(super) files: &'a Files,
 }
 
 impl Place<'_> {
-    fn filter(&self, name: &str, raw: RawFilter, reader: &mut Reader<'_>) -> Option<FilterSpec> {
+    fn filter(
+        &self,
+        name: &str,
+        raw: RawFilter,
+        profile: Profile,
+        reader: &mut Reader<'_>,
+    ) -> Option<FilterSpec> {
         let known = catalog::find(&raw.wasm);
         let module = reader.member("wasm", |reader| self.module(&raw.wasm, known, reader));
         let configuration = self.configuration(raw.config, raw.config_file, reader);
         let environment = raw.environment.0;
-        if self.profile == Profile::Kong && !environment.is_empty() {
+        if profile == Profile::Kong && !environment.is_empty() {
             report(
                 reader,
                 &["environment"],
@@ -267,7 +269,8 @@ impl Place<'_> {
             ));
             return None;
         };
-        Module::load(self.engine, &path)
+        self.workshop
+            .module(&path, self.files)
             .map_err(|error| reader.error(error))
             .ok()
     }
@@ -292,7 +295,9 @@ impl Place<'_> {
             (None, None) => Some(("config", Vec::new())),
             (None, Some(file)) => reader.member("config_file", |reader| {
                 let path = self.base.join(file);
-                let text = std::fs::read_to_string(&path)
+                let text = self
+                    .files
+                    .text(&path)
                     .map_err(|error| {
                         reader.error(format_args!("cannot read {}: {error}", path.display()))
                     })
