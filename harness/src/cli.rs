@@ -6,15 +6,14 @@ mod inspect;
 mod meta;
 mod mock_llm;
 mod serve;
+mod signals;
 
 use std::fmt::Display;
-use std::io::{self, IsTerminal};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tollgate_harness::catalog::Search;
 use tollgate_harness::conformance::{self, ConformanceArgs};
 use tracing_subscriber::EnvFilter;
@@ -141,42 +140,4 @@ fn in_file(file: &Path, error: impl Display) -> anyhow::Error {
         file.display(),
         error.to_string().replace('\n', "\n  ")
     )
-}
-
-/// Ctrl-C, and the signal that service managers and Kubernetes send. Made before the work begins, so that an early
-/// signal is not lost.
-struct StopSignals {
-    runtime: Runtime,
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl StopSignals {
-    fn listen() -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let (interrupt, terminate) = {
-            let _in_runtime = runtime.enter();
-            (
-                signal(SignalKind::interrupt())?,
-                signal(SignalKind::terminate())?,
-            )
-        };
-        Ok(Self {
-            runtime,
-            interrupt,
-            terminate,
-        })
-    }
-
-    /// Waits for the next one.
-    fn wait(&mut self) {
-        self.runtime.block_on(async {
-            tokio::select! {
-                _ = self.interrupt.recv() => {}
-                _ = self.terminate.recv() => {}
-            }
-        });
-    }
 }

@@ -30,6 +30,22 @@
 //!   `X-Request-ID` kept or made. Headers of the connection stay on it.
 //! - `CONNECT`, upgrades and TLS are not served.
 //!
+//! # Reload
+//!
+//! `tollgate serve` reads its file again at SIGHUP, and when its content or that of a file it names changes (looked at
+//! twice a second; links, as of a Kubernetes ConfigMap, are followed). [`Proxy::reload`] changes over:
+//!
+//! - Requests under way finish with the filters they began with, new ones meet the new. No connection is closed but those
+//!   to a listener that is gone, and these after their request.
+//! - A configuration that can't be used is refused whole, and what ran before goes on: it is not YAML, a field is wrong,
+//!   a module does not compile, a filter refuses its configuration, a new port is taken. `profile`, `workers` and `admin`
+//!   can't change while it runs.
+//! - Filters are tried on the side, in a state of their own, before a worker meets them. Then each worker starts them
+//!   between two requests: `on_configure` that takes long is time in which that worker serves nobody.
+//! - Shared data, queues and metrics stay. Modules are compiled again only when their bytes are new.
+//! - Old filters tick on until their last request is over, as Envoy's do, and once more after it, so that what they
+//!   queued for a tick is not lost; then they are dropped.
+//!
 //! Neither log has headers or queries: keys travel in both.
 
 mod access_log;
@@ -45,13 +61,15 @@ mod journal;
 mod lane;
 mod lines;
 mod own_answer;
+pub mod reload;
 mod upstream;
 
 use std::io;
-use std::net::SocketAddr;
-use std::sync::{Arc, mpsc};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
@@ -62,6 +80,9 @@ use crate::worker::{self, Limits, Setup, Worker};
 use admin::Admin;
 pub use config::{Checked, Config, ConfigError, Source, json_from_yaml};
 use counters::Counters;
+use lane::{Command, Next};
+use reload::InForce;
+pub use reload::ReloadError;
 
 /// A proxy that could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -80,16 +101,36 @@ pub enum StartError {
     Died,
 }
 
+impl From<ReloadError> for StartError {
+    fn from(error: ReloadError) -> Self {
+        match error {
+            ReloadError::Bind(error) => Self::Bind(error),
+            ReloadError::Filter(error) => Self::Filter(error),
+            // The first configuration was read before, and there is none that it could differ from.
+            ReloadError::Died | ReloadError::Config(_) | ReloadError::Fixed(_) => Self::Died,
+        }
+    }
+}
+
 /// A proxy that is serving, on threads of its own. Dropping it stops it as [`Proxy::shutdown`] does.
 #[derive(Debug)]
 pub struct Proxy {
-    addresses: Vec<SocketAddr>,
     admin: Option<SocketAddr>,
     shared: Arc<Shared>,
+    in_force: Arc<InForce>,
     stop: watch::Sender<bool>,
-    lanes: Vec<JoinHandle<()>>,
+    lanes: Vec<LaneThread>,
     gone: watch::Sender<bool>,
     admin_thread: Option<JoinHandle<()>>,
+    /// One reload at a time.
+    reloading: Mutex<()>,
+}
+
+/// A worker thread and how to tell it something.
+#[derive(Debug)]
+struct LaneThread {
+    commands: UnboundedSender<Command>,
+    thread: JoinHandle<()>,
 }
 
 impl Proxy {
@@ -99,20 +140,7 @@ impl Proxy {
     /// When a port can't be had or a filter does not start; nothing is left running then.
     pub fn start(config: Config) -> Result<Self, StartError> {
         let workers = config.workers.get();
-        let mut sockets: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
-        let mut addresses = Vec::new();
-        for listen in &config.listeners {
-            let shared = listener::bind_shared(*listen, workers)?;
-            addresses.extend(
-                shared
-                    .first()
-                    .map(|socket| socket.local_addr())
-                    .transpose()?,
-            );
-            for (lane, socket) in sockets.iter_mut().zip(shared) {
-                lane.push(socket);
-            }
-        }
+        let (listening, sockets) = bind(&config, &[])?;
         let admin_socket = config.admin.map(listener::bind).transpose()?;
         let admin = admin_socket
             .as_ref()
@@ -121,6 +149,7 @@ impl Proxy {
 
         let shared = Arc::new(Shared::new(config.profile));
         let counters = Arc::new(Counters::default());
+        let in_force = Arc::new(InForce::new());
         let (stop, stopped) = watch::channel(false);
         let (gone, all_gone) = watch::channel(false);
         let admin_thread = admin_socket
@@ -128,53 +157,119 @@ impl Proxy {
                 let admin = Admin {
                     counters: Arc::clone(&counters),
                     shared: Arc::clone(&shared),
+                    in_force: Arc::clone(&in_force),
                     workers,
                     stop: stopped.clone(),
                 };
                 spawn("tollgate-admin", move || {
-                    Ok(admin::serve(socket, admin, all_gone))
+                    admin::serve(socket, admin, all_gone)
                 })
             })
             .transpose()?;
         let mut proxy = Self {
-            addresses,
             admin,
-            shared: Arc::clone(&shared),
+            shared,
+            in_force,
             stop,
             lanes: Vec::new(),
             gone,
             admin_thread,
+            reloading: Mutex::new(()),
         };
-
-        let (report, started) = mpsc::channel();
-        for (index, sockets) in sockets.into_iter().enumerate() {
-            let config = config.clone();
-            let setup = setup(&config, Arc::clone(&shared));
+        for index in 0..workers {
+            let (commands, told) = unbounded_channel();
             let counters = Arc::clone(&counters);
             let stopped = stopped.clone();
-            let report = report.clone();
-            let lane = spawn(&format!("tollgate-{index}"), move || {
-                // Here, because a worker can't leave its thread.
-                match Worker::start(setup, config.filters.clone()) {
-                    Ok(worker) => {
-                        let _ = report.send(Ok(()));
-                        Ok(lane::serve(
-                            config, index, worker, counters, sockets, stopped,
-                        ))
-                    }
-                    Err(error) => {
-                        let _ = report.send(Err(error));
-                        Err(NotStarted)
-                    }
-                }
+            let thread = spawn(&format!("tollgate-{index}"), move || {
+                lane::serve(index, counters, told, stopped)
             })?;
-            proxy.lanes.push(lane);
+            proxy.lanes.push(LaneThread { commands, thread });
+        }
+        proxy.change_over(Arc::new(config), listening, sockets)?;
+        Ok(proxy)
+    }
+
+    /// Changes over to another configuration, as [`reload`] describes. Takes the outcome of reading it, so that one that
+    /// can't be read is shown as refused on the admin port too. Blocks until new requests go the new way.
+    ///
+    /// # Errors
+    /// When it is not taken; nothing has changed then.
+    pub fn reload(&self, read: reload::Read) -> Result<(), ReloadError> {
+        let _alone = self
+            .reloading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let outcome = read
+            .map_err(ReloadError::from)
+            .and_then(|checked| self.take(checked.config));
+        if let Err(error) = &outcome {
+            self.in_force.refused(error);
+        }
+        outcome
+    }
+
+    fn take(&self, config: Config) -> Result<(), ReloadError> {
+        let (before, listening) = {
+            let state = self.in_force.now();
+            (state.config.clone(), state.listening.clone())
+        };
+        if let Some(before) = before {
+            reload::fixed(&before, &config)?;
+        }
+        Self::try_filters(&config)?;
+        let (listening, sockets) = bind(&config, &listening)?;
+        self.change_over(Arc::new(config), listening, sockets)
+    }
+
+    /// Starts the filters on every thread, then lets all threads change over, or none.
+    fn change_over(
+        &self,
+        config: Arc<Config>,
+        listening: Vec<(SocketAddr, SocketAddr)>,
+        mut sockets: Vec<NewSockets>,
+    ) -> Result<(), ReloadError> {
+        let (report, started) = mpsc::channel();
+        for lane in &self.lanes {
+            let next = Next {
+                config: Arc::clone(&config),
+                setup: setup(&config, Arc::clone(&self.shared)),
+                sockets: sockets
+                    .iter_mut()
+                    .filter_map(|new| Some((new.address, new.sockets.pop()?)))
+                    .collect(),
+            };
+            let report = report.clone();
+            // A thread that has ended drops the report, which is noticed below.
+            let _ = lane.commands.send(Command::Prepare { next, report });
         }
         drop(report);
-        for _ in 0..workers {
-            started.recv().map_err(|_| StartError::Died)??;
+        // All of them, so that each has prepared when it is told to discard.
+        let reports: Vec<_> = started.iter().collect();
+        let all = reports.len() == self.lanes.len();
+        let prepared: Result<Vec<()>, _> = reports.into_iter().collect();
+        if prepared.is_err() || !all {
+            for lane in &self.lanes {
+                let _ = lane.commands.send(Command::Discard);
+            }
         }
-        Ok(proxy)
+        prepared?;
+        if !all {
+            return Err(ReloadError::Died);
+        }
+        let (report, switched) = mpsc::channel();
+        for lane in &self.lanes {
+            let report = report.clone();
+            let _ = lane.commands.send(Command::Switch { report });
+        }
+        drop(report);
+        // From here there is no way back: a thread that dies now ends the process.
+        let switched = switched.iter().count();
+        self.in_force.taken(config, listening);
+        if switched == self.lanes.len() {
+            Ok(())
+        } else {
+            Err(ReloadError::Died)
+        }
     }
 
     /// Runs the filters of a configuration as far as their start, without opening a port.
@@ -186,12 +281,13 @@ impl Proxy {
         Worker::start(setup, config.filters.clone()).map(drop)
     }
 
-    /// Where it listens, in the order of the configuration.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    /// Where it listens, in the order of the configuration in force.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let state = self.in_force.now();
+        state.listening.iter().map(|(_, bound)| *bound).collect()
     }
 
-    /// Where `/ready` and `/metrics` are.
+    /// Where the admin port is.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin
     }
@@ -212,13 +308,53 @@ impl Drop for Proxy {
         self.stop.send_replace(true);
         for lane in self.lanes.drain(..) {
             // A panic there was printed by its thread.
-            let _ = lane.join();
+            let _ = lane.thread.join();
         }
         self.gone.send_replace(true);
         if let Some(admin) = self.admin_thread.take() {
             let _ = admin.join();
         }
     }
+}
+
+/// A new listener's sockets, one for each worker.
+struct NewSockets {
+    /// As it is configured.
+    address: SocketAddr,
+    sockets: Vec<TcpListener>,
+}
+
+/// Opens what the configuration listens on and what is not open yet; with each address as configured goes the one that
+/// is bound.
+#[expect(
+    clippy::type_complexity,
+    reason = "two lists, used at once by the callers"
+)]
+fn bind(
+    config: &Config,
+    open: &[(SocketAddr, SocketAddr)],
+) -> Result<(Vec<(SocketAddr, SocketAddr)>, Vec<NewSockets>), BindError> {
+    let mut listening = Vec::new();
+    let mut new = Vec::new();
+    let mut open = open.to_vec();
+    for address in &config.listeners {
+        // Taken out, since port 0 may stand there twice.
+        if let Some(known) = open
+            .iter()
+            .position(|(configured, _)| configured == address)
+        {
+            listening.push(open.remove(known));
+            continue;
+        }
+        let sockets = listener::bind_shared(*address, config.workers.get())?;
+        let bound = sockets.first().and_then(|socket| socket.local_addr().ok());
+        listening.push((*address, bound.unwrap_or(*address)));
+        new.push(NewSockets {
+            address: *address,
+            sockets,
+        });
+    }
+    Ok((listening, new))
 }
 
 fn setup(config: &Config, shared: Arc<Shared>) -> Setup {
@@ -239,14 +375,8 @@ fn setup(config: &Config, shared: Arc<Shared>) -> Setup {
     }
 }
 
-/// The thread's work did not begin; whoever waits for it knows why.
-struct NotStarted;
-
 /// A thread with an event loop, for work that is made on it.
-fn spawn<W>(
-    name: &str,
-    make: impl FnOnce() -> Result<W, NotStarted> + Send + 'static,
-) -> io::Result<JoinHandle<()>>
+fn spawn<W>(name: &str, make: impl FnOnce() -> W + Send + 'static) -> io::Result<JoinHandle<()>>
 where
     W: Future<Output = io::Result<()>>,
 {
@@ -256,9 +386,7 @@ where
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(move || {
-            if let Ok(work) = make()
-                && let Err(error) = LocalSet::new().block_on(&runtime, work)
-            {
+            if let Err(error) = LocalSet::new().block_on(&runtime, async { make().await }) {
                 tracing::error!("cannot use a listening socket: {error}");
             }
         })

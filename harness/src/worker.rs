@@ -339,7 +339,15 @@ impl Worker {
 
     /// Runs the ticks that are due.
     pub fn tick_due(&mut self) {
-        let now = self.setup.clock.now_unix_nanos();
+        self.tick_until(self.setup.clock.now_unix_nanos());
+    }
+
+    /// Runs the ticks of every filter that asked for ticks, due or not: the last chance to send what waits for one.
+    pub fn tick_all(&mut self) {
+        self.tick_until(u64::MAX);
+    }
+
+    fn tick_until(&mut self, now: u64) {
         for index in 0..self.slots.len() {
             let due = match &mut self.slots[index].vm {
                 Some(vm) => vm.take_due(now),

@@ -3,7 +3,8 @@ use std::net::SocketAddr;
 use clap::Args;
 use tollgate_harness::demo::{Demo, DemoError};
 
-use super::{Failure, Modules, Outcome, StopSignals};
+use super::signals::Signals;
+use super::{Failure, Modules, Outcome};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -36,10 +37,10 @@ impl Arguments {
         if self.check {
             return check(&demo);
         }
-        let mut stop = StopSignals::listen().map_err(Failure::run)?;
+        let mut stop = Signals::listen().map_err(Failure::run)?;
         println!("{}", demo.page());
         println!("Ctrl-C ends it. Each request writes a line:");
-        stop.wait();
+        stop.wait_for_stop();
         Ok(Outcome::Fine)
     }
 }

@@ -1,9 +1,11 @@
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
-use tollgate_harness::proxy::{Config, Proxy};
+use tollgate_harness::proxy::{Checked, Proxy, Source};
 
-use super::{Failure, Modules, Outcome, StopSignals};
+use super::signals::{Signals, Told};
+use super::{Failure, Modules, Outcome};
 
 const EXAMPLE: &str = "\
 Example of a file:
@@ -18,6 +20,8 @@ Example of a file:
         key_names: [X-API-Key]
         consumers: [{username: alice, credentials: [{key: alice-key}]}]
 
+It reads the file again when it, or a file that it names, changes, and at SIGHUP: open requests finish
+with the filters they began with. What can't be used is refused, and what ran before goes on.
 It stops at Ctrl-C or SIGTERM, when the open requests are done. Stdout gets one line of JSON a
 request, stderr everything else; neither has headers or queries, where keys are.";
 
@@ -30,28 +34,66 @@ pub(super) struct Arguments {
     modules: Modules,
 }
 
+/// How often the files are looked at. A change is acted on at the second look that finds it standing still.
+const LOOK: Duration = Duration::from_millis(500);
+
 impl Arguments {
     pub(super) fn run(self) -> Result<Outcome, Failure> {
-        let mut stop = StopSignals::listen().map_err(Failure::run)?;
-        let checked = Config::load(&self.file, &self.modules.search())
-            .map_err(|error| Failure::Input(super::in_file(&self.file, error)))?;
-        for warning in checked.warnings {
-            tracing::warn!("{}: {warning}", self.file.display());
-        }
+        let mut signals = Signals::listen().map_err(Failure::run)?;
+        let mut source = Source::new(self.file, self.modules.search());
+        let checked = source
+            .load()
+            .map_err(|error| Failure::Input(super::in_file(source.path(), error)))?;
+        warn(&source, &checked);
         let proxy = Proxy::start(checked.config).map_err(Failure::run)?;
         for address in proxy.addresses() {
             tracing::info!("listening on http://{address}");
         }
         if let Some(admin) = proxy.admin_address() {
-            tracing::info!("admin on http://{admin} (/ready, /metrics)");
+            tracing::info!("admin on http://{admin} (/, /ready, /metrics, /config, /shared)");
         }
-        stop.wait();
+        loop {
+            match signals.next(LOOK) {
+                Told::Stop => break,
+                Told::Reload => reload(&proxy, &mut source),
+                Told::Nothing if source.changed() => reload(&proxy, &mut source),
+                Told::Nothing => {}
+            }
+        }
         tracing::info!("stopping: open requests are being finished; a second signal ends at once");
         std::thread::spawn(move || {
-            stop.wait();
+            signals.wait_for_stop();
             std::process::exit(1);
         });
         proxy.shutdown();
         Ok(Outcome::Fine)
+    }
+}
+
+fn reload(proxy: &Proxy, source: &mut Source) {
+    let read = source.load();
+    if let Ok(checked) = &read {
+        warn(source, checked);
+    }
+    let before = proxy.addresses();
+    match proxy.reload(read) {
+        Ok(()) => {
+            tracing::info!("{}: reloaded", source.path().display());
+            for address in proxy.addresses() {
+                if !before.contains(&address) {
+                    tracing::info!("listening on http://{address}");
+                }
+            }
+        }
+        Err(error) => {
+            let error = super::in_file(source.path(), error);
+            tracing::error!("not reloaded, what ran before goes on: {error}");
+        }
+    }
+}
+
+fn warn(source: &Source, checked: &Checked) {
+    for warning in &checked.warnings {
+        tracing::warn!("{}: {warning}", source.path().display());
     }
 }

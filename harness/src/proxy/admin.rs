@@ -17,12 +17,14 @@ use tokio::sync::watch;
 
 use super::counters::Counters;
 use super::exposition;
+use super::reload::InForce;
 use crate::shared::Shared;
 
 /// What the admin port shows.
 pub(super) struct Admin {
     pub(super) counters: Arc<Counters>,
     pub(super) shared: Arc<Shared>,
+    pub(super) in_force: Arc<InForce>,
     /// How many workers there are to be ready.
     pub(super) workers: usize,
     pub(super) stop: watch::Receiver<bool>,
@@ -68,7 +70,12 @@ impl Admin {
                 (status, "text/plain; charset=utf-8", text)
             }
             (&Method::GET | &Method::HEAD, "/metrics") => {
-                let text = exposition::text(&self.counters, &self.shared, self.workers);
+                let text = exposition::text(
+                    &self.counters,
+                    &self.shared,
+                    self.workers,
+                    &self.in_force.now(),
+                );
                 (StatusCode::OK, exposition::CONTENT_TYPE, text)
             }
             (_, "/ready" | "/metrics") => (

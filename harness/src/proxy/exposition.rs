@@ -8,6 +8,7 @@ use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
 use super::counters::Counters;
+use super::reload::State;
 use crate::abi::MetricKind;
 use crate::shared::{Metric, Shared};
 
@@ -21,7 +22,7 @@ const BUCKETS: [u64; 18] = [
 ];
 
 /// Everything that is counted.
-pub(super) fn text(counters: &Counters, shared: &Shared, workers: usize) -> String {
+pub(super) fn text(counters: &Counters, shared: &Shared, workers: usize, state: &State) -> String {
     let mut out = String::new();
     let mut page = Page { out: &mut out };
     page.about(
@@ -80,8 +81,48 @@ pub(super) fn text(counters: &Counters, shared: &Shared, workers: usize) -> Stri
         &[],
         counters.ready.load(Ordering::Relaxed),
     );
+    configuration(&mut page, state);
     filters(&mut page, shared.metrics());
     out
+}
+
+fn configuration(page: &mut Page<'_>, state: &State) {
+    let rows = [
+        (
+            "tollgate_config_generation",
+            "gauge",
+            "Configurations taken so far; the first is 1.",
+            state.generation,
+        ),
+        (
+            "tollgate_config_reloads_total",
+            "counter",
+            "Configurations taken after the first.",
+            state.generation.saturating_sub(1),
+        ),
+        (
+            "tollgate_config_reloads_failed_total",
+            "counter",
+            "Configurations refused while another went on.",
+            state.failed,
+        ),
+        (
+            "tollgate_config_last_reload_successful",
+            "gauge",
+            "Whether the last configuration that was read was taken.",
+            u64::from(state.last_error.is_none()),
+        ),
+        (
+            "tollgate_config_taken_timestamp_seconds",
+            "gauge",
+            "When the configuration in force was taken, in seconds since 1970.",
+            state.since_unix_seconds,
+        ),
+    ];
+    for (name, kind, help, value) in rows {
+        page.about(name, kind, help);
+        page.sample(name, &[], value);
+    }
 }
 
 /// The filters' own, a family at a time.

@@ -18,6 +18,9 @@ use crate::exchange::{Action, Event, ExchangeId, Peer};
 use crate::vm::LogLine;
 use crate::worker::Worker;
 
+/// How long filters that are about to be dropped may wait for the answers to their last calls.
+const LAST_CALLS: Duration = Duration::from_secs(5);
+
 /// A [`Worker`] and everyone who waits for it.
 pub(super) struct Filters {
     worker: RefCell<Worker>,
@@ -29,6 +32,10 @@ pub(super) struct Filters {
     /// When the tick that is slept for is due.
     planned: Cell<Option<Instant>>,
     replan: Notify,
+    /// Calls under way that belong to no exchange.
+    calls: Cell<usize>,
+    /// A call of that kind ended.
+    called: Notify,
 }
 
 impl Filters {
@@ -46,6 +53,8 @@ impl Filters {
             reloads_seen: Cell::new(0),
             planned: Cell::new(None),
             replan: Notify::new(),
+            calls: Cell::new(0),
+            called: Notify::new(),
         });
         filters.settle(None);
         filters
@@ -81,6 +90,24 @@ impl Filters {
         }
     }
 
+    /// Before the filters are dropped: one more tick, which is where they send what they queued (the usage of the last
+    /// requests), and the end of the calls that it made.
+    pub(super) async fn settle_accounts(self: Rc<Self>) {
+        self.worker.borrow_mut().tick_all();
+        self.settle(None);
+        let ended = async {
+            while self.calls.get() > 0 {
+                self.called.notified().await;
+            }
+        };
+        if tokio::time::timeout(LAST_CALLS, ended).await.is_err() {
+            tracing::warn!(
+                "filters are dropped with {} of their calls unanswered",
+                self.calls.get()
+            );
+        }
+    }
+
     /// After each turn of the worker: hands out what came of it, besides the actions of the exchange whose turn it was.
     fn settle(self: &Rc<Self>, turn_of: Option<ExchangeId>) {
         let (logs, calls, woken, tick) = {
@@ -105,8 +132,11 @@ impl Filters {
             let id = call.id;
             let outcome = self.upstreams.call(call);
             let filters = Rc::clone(self);
+            filters.calls.update(|calls| calls + 1);
             tokio::task::spawn_local(async move {
                 let outcome = outcome.await;
+                filters.calls.update(|calls| calls.saturating_sub(1));
+                filters.called.notify_one();
                 filters.worker.borrow_mut().root_call_done(id, outcome);
                 filters.settle(None);
             });

@@ -1,10 +1,11 @@
 //! A worker thread: listening sockets, filters and upstream connections of its own, and an event loop over them.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -13,6 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::config::{Config, Route};
 use super::counters::Counters;
@@ -20,12 +22,13 @@ use super::exchange;
 use super::filters::Filters;
 use super::upstream::Upstreams;
 use crate::exchange::Peer;
-use crate::worker::Worker;
+use crate::worker::{Setup, StartError, Worker};
 
 /// How long accepting pauses when the system gives no more sockets; connections that end meanwhile free some.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What the requests of one thread share.
+/// What the requests of one thread share under one configuration. A reload puts another in its place; requests under way
+/// keep theirs.
 pub(super) struct Lane {
     pub(super) filters: Rc<Filters>,
     pub(super) upstreams: Rc<Upstreams>,
@@ -35,7 +38,7 @@ pub(super) struct Lane {
     /// Bytes that filters may hold of one body before reading stops.
     pub(super) body_buffer: usize,
     pub(super) access_log: bool,
-    /// Held by each exchange under way, so that a lane that stops knows when the last is over.
+    /// Held by each exchange under way, so that whoever retires the lane knows when the last is over.
     pub(super) running: mpsc::Sender<Infallible>,
 }
 
@@ -46,65 +49,255 @@ impl Lane {
     }
 }
 
-/// Serves until told to stop, then until the open requests are done or their time is over.
+/// What a worker thread is told. Each is answered, so that all threads change over together or none does.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Start a configuration's filters beside those that serve.
+    Prepare {
+        next: Next,
+        report: std_mpsc::Sender<Result<(), StartError>>,
+    },
+    /// Serve with what was prepared.
+    Switch { report: std_mpsc::Sender<()> },
+    /// Forget what was prepared.
+    Discard,
+    #[cfg(test)]
+    Panic,
+}
+
+/// A configuration to change over to.
+pub(super) struct Next {
+    pub(super) config: Arc<Config>,
+    pub(super) setup: Setup,
+    /// This thread's sockets of the listeners that are new, by the configured address.
+    pub(super) sockets: Vec<(SocketAddr, TcpListener)>,
+}
+
+impl std::fmt::Debug for Next {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Next")
+            .field("sockets", &self.sockets)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Serves what it is told to until it is told to stop, then until the open requests are done or their time is over.
 pub(super) async fn serve(
-    config: Config,
     index: usize,
-    worker: Worker,
     counters: Arc<Counters>,
-    listeners: Vec<TcpListener>,
-    stop: watch::Receiver<bool>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+    mut stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
-    let upstreams = Rc::new(Upstreams::new(config.clusters, config.profile, index));
-    let (running, mut all_over) = mpsc::channel(1);
-    let lane = Rc::new(Lane {
-        filters: Filters::new(worker, Rc::clone(&upstreams), Arc::clone(&counters)),
-        upstreams,
-        counters: Arc::clone(&counters),
-        routes: config.routes,
-        body_buffer: config.body_buffer,
-        access_log: config.access_log,
-        running,
-    });
-    let ticks = tokio::task::spawn_local(Rc::clone(&lane.filters).tick());
-    let open = Rc::new(GracefulShutdown::new());
-    let mut doors = Vec::new();
-    for listener in listeners {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        doors.push(tokio::task::spawn_local(accept(
-            listener,
-            Rc::clone(&lane),
-            Rc::clone(&open),
-            stop.clone(),
-        )));
+    let mut serving = Serving {
+        index,
+        counters,
+        stop: stop.clone(),
+        prepared: None,
+        current: None,
+        doors: Vec::new(),
+        leaving: JoinSet::new(),
+    };
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => break,
+            command = commands.recv() => match command {
+                Some(command) => serving.obey(command)?,
+                None => break,
+            },
+        }
     }
-    counters.ready.fetch_add(1, Ordering::Relaxed);
-    for door in doors {
-        // A task that panicked has said so; the others go on.
-        let _ = door.await;
+    serving.finish().await;
+    Ok(())
+}
+
+/// A worker thread's state.
+struct Serving {
+    index: usize,
+    counters: Arc<Counters>,
+    stop: watch::Receiver<bool>,
+    prepared: Option<Prepared>,
+    current: Option<Current>,
+    doors: Vec<Door>,
+    /// Earlier lanes whose requests are not over, and connections to listeners that are gone.
+    leaving: JoinSet<()>,
+}
+
+/// Filters that have started, and what they will serve.
+struct Prepared {
+    worker: Worker,
+    next: Next,
+}
+
+/// The lane that new requests go to.
+struct Current {
+    lane: Rc<RefCell<Rc<Lane>>>,
+    retiring: Retiring,
+    shutdown_timeout: Duration,
+}
+
+/// What is left of a lane that no request goes to any more.
+struct Retiring {
+    filters: Rc<Filters>,
+    ticks: JoinHandle<()>,
+    over: mpsc::Receiver<Infallible>,
+}
+
+/// A listening socket.
+struct Door {
+    /// As it is configured; port 0 stays 0.
+    address: SocketAddr,
+    accepting: JoinHandle<()>,
+    open: Rc<GracefulShutdown>,
+}
+
+impl Serving {
+    fn obey(&mut self, command: Command) -> std::io::Result<()> {
+        // What has left is forgotten here, as each reload adds to it.
+        while self.leaving.try_join_next().is_some() {}
+        match command {
+            Command::Prepare { next, report } => {
+                let started = Worker::start(next.setup.clone(), next.config.filters.clone());
+                let started = started.map(|worker| {
+                    self.prepared = Some(Prepared { worker, next });
+                });
+                let _ = report.send(started);
+            }
+            Command::Discard => self.prepared = None,
+            Command::Switch { report } => {
+                if let Some(prepared) = self.prepared.take() {
+                    self.change_over(prepared)?;
+                }
+                let _ = report.send(());
+            }
+            #[cfg(test)]
+            #[allow(clippy::panic, reason = "a test wants to see a thread die")]
+            Command::Panic => panic!("a test wants it"),
+        }
+        Ok(())
     }
-    counters.ready.fetch_sub(1, Ordering::Relaxed);
-    let finish = async {
-        if let Ok(open) = Rc::try_unwrap(open) {
+
+    fn change_over(&mut self, Prepared { worker, next }: Prepared) -> std::io::Result<()> {
+        let Next {
+            config, sockets, ..
+        } = next;
+        let (lane, retiring) = self.lane(&config, worker);
+        let first = self.current.is_none();
+        let lane = match self.current.take() {
+            None => Rc::new(RefCell::new(lane)),
+            Some(before) => {
+                before.lane.replace(lane);
+                self.leaving.spawn_local(before.retiring.over());
+                before.lane
+            }
+        };
+        let mut stay = config.listeners.clone();
+        for door in std::mem::take(&mut self.doors) {
+            if let Some(stays) = stay.iter().position(|address| *address == door.address) {
+                stay.swap_remove(stays);
+                self.doors.push(door);
+            } else {
+                self.leaving.spawn_local(door.shut());
+            }
+        }
+        for (address, socket) in sockets {
+            let listener = tokio::net::TcpListener::from_std(socket)?;
+            let open = Rc::new(GracefulShutdown::new());
+            let accepting = accept(
+                listener,
+                Rc::clone(&lane),
+                Rc::clone(&open),
+                self.stop.clone(),
+            );
+            self.doors.push(Door {
+                address,
+                accepting: tokio::task::spawn_local(accepting),
+                open,
+            });
+        }
+        self.current = Some(Current {
+            lane,
+            retiring,
+            shutdown_timeout: config.shutdown_timeout,
+        });
+        if first {
+            self.counters.ready.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn lane(&self, config: &Config, worker: Worker) -> (Rc<Lane>, Retiring) {
+        let upstreams = Rc::new(Upstreams::new(
+            config.clusters.clone(),
+            config.profile,
+            self.index,
+        ));
+        let (running, over) = mpsc::channel(1);
+        let filters = Filters::new(worker, Rc::clone(&upstreams), Arc::clone(&self.counters));
+        let retiring = Retiring {
+            filters: Rc::clone(&filters),
+            ticks: tokio::task::spawn_local(Rc::clone(&filters).tick()),
+            over,
+        };
+        let lane = Lane {
+            filters,
+            upstreams,
+            counters: Arc::clone(&self.counters),
+            routes: config.routes.clone(),
+            body_buffer: config.body_buffer,
+            access_log: config.access_log,
+            running,
+        };
+        (Rc::new(lane), retiring)
+    }
+
+    /// Lets the open requests finish.
+    async fn finish(mut self) {
+        let Some(current) = self.current.take() else {
+            return;
+        };
+        self.counters.ready.fetch_sub(1, Ordering::Relaxed);
+        let finish = async {
+            for door in std::mem::take(&mut self.doors) {
+                self.leaving.spawn_local(door.shut());
+            }
+            self.leaving.spawn_local(current.retiring.over());
+            drop(current.lane);
+            while self.leaving.join_next().await.is_some() {}
+        };
+        if tokio::time::timeout(current.shutdown_timeout, finish)
+            .await
+            .is_err()
+        {
+            let cut = self.counters.open.load(Ordering::Relaxed);
+            tracing::warn!("stopping with {cut} requests still open: shutdown_timeout is over");
+        }
+    }
+}
+
+impl Door {
+    /// Stops listening; connections end when their request is answered.
+    async fn shut(self) {
+        self.accepting.abort();
+        // A task that panicked has said so.
+        let _ = self.accepting.await;
+        if let Ok(open) = Rc::try_unwrap(self.open) {
             open.shutdown().await;
         }
-        drop(lane);
-        all_over.recv().await;
-    };
-    if tokio::time::timeout(config.shutdown_timeout, finish)
-        .await
-        .is_err()
-    {
-        let cut = counters.open.load(Ordering::Relaxed);
-        tracing::warn!("stopping with {cut} requests still open: shutdown_timeout is over");
     }
-    ticks.abort();
-    Ok(())
+}
+
+impl Retiring {
+    /// Waits for the last request, then for what its filters still have to hand over.
+    async fn over(mut self) {
+        self.over.recv().await;
+        self.ticks.abort();
+        self.filters.settle_accounts().await;
+    }
 }
 
 async fn accept(
     listener: tokio::net::TcpListener,
-    lane: Rc<Lane>,
+    lane: Rc<RefCell<Rc<Lane>>>,
     open: Rc<GracefulShutdown>,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -122,7 +315,12 @@ async fn accept(
     }
 }
 
-fn connect(stream: TcpStream, client: SocketAddr, lane: &Rc<Lane>, open: &GracefulShutdown) {
+fn connect(
+    stream: TcpStream,
+    client: SocketAddr,
+    lane: &Rc<RefCell<Rc<Lane>>>,
+    open: &GracefulShutdown,
+) {
     // Both fail only on a connection that is gone already.
     let (Ok(destination), Ok(())) = (stream.local_addr(), stream.set_nodelay(true)) else {
         return;
@@ -135,7 +333,7 @@ fn connect(stream: TcpStream, client: SocketAddr, lane: &Rc<Lane>, open: &Gracef
             scheme: "http".to_owned(),
             protocol: format!("{:?}", request.version()),
         };
-        exchange::answer(Rc::clone(&lane), peer, request)
+        exchange::answer(Rc::clone(&lane.borrow()), peer, request)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
