@@ -61,12 +61,13 @@ mod journal;
 mod lane;
 mod lines;
 mod own_answer;
+mod recent;
 pub mod reload;
 mod upstream;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -77,6 +78,8 @@ use crate::listener::{self, BindError};
 use crate::profile::Knobs;
 use crate::shared::Shared;
 use crate::worker::{self, Limits, Setup, Worker};
+use access_log::AccessLog;
+pub use access_log::LogError;
 use admin::Admin;
 pub use config::{Checked, Config, ConfigError, Source, json_from_yaml};
 use counters::Counters;
@@ -99,6 +102,9 @@ pub enum StartError {
     /// Occurs when a worker thread ends while it starts, which is a bug; it has printed why.
     #[error("a worker thread ended while it was starting")]
     Died,
+    /// Occurs when the access log's file can't be written.
+    #[error(transparent)]
+    Log(#[from] LogError),
 }
 
 impl From<ReloadError> for StartError {
@@ -106,6 +112,7 @@ impl From<ReloadError> for StartError {
         match error {
             ReloadError::Bind(error) => Self::Bind(error),
             ReloadError::Filter(error) => Self::Filter(error),
+            ReloadError::Log(error) => Self::Log(error),
             // The first configuration was read before, and there is none that it could differ from.
             ReloadError::Died | ReloadError::Config(_) | ReloadError::Fixed(_) => Self::Died,
         }
@@ -122,8 +129,9 @@ pub struct Proxy {
     lanes: Vec<LaneThread>,
     gone: watch::Sender<bool>,
     admin_thread: Option<JoinHandle<()>>,
-    /// One reload at a time.
-    reloading: Mutex<()>,
+    counters: Arc<Counters>,
+    /// The open access log. Locked for the length of a reload, so that there is one at a time.
+    log: Mutex<Option<Arc<AccessLog>>>,
 }
 
 /// A worker thread and how to tell it something.
@@ -174,7 +182,8 @@ impl Proxy {
             lanes: Vec::new(),
             gone,
             admin_thread,
-            reloading: Mutex::new(()),
+            counters: Arc::clone(&counters),
+            log: Mutex::new(None),
         };
         for index in 0..workers {
             let (commands, told) = unbounded_channel();
@@ -185,7 +194,9 @@ impl Proxy {
             })?;
             proxy.lanes.push(LaneThread { commands, thread });
         }
-        proxy.change_over(Arc::new(config), listening, sockets)?;
+        let log = proxy.open_log(&config, None)?;
+        *proxy.log() = log.clone();
+        proxy.change_over(Arc::new(config), log, listening, sockets)?;
         Ok(proxy)
     }
 
@@ -195,20 +206,17 @@ impl Proxy {
     /// # Errors
     /// When it is not taken; nothing has changed then.
     pub fn reload(&self, read: reload::Read) -> Result<(), ReloadError> {
-        let _alone = self
-            .reloading
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut log = self.log();
         let outcome = read
             .map_err(ReloadError::from)
-            .and_then(|checked| self.take(checked.config));
+            .and_then(|checked| self.take(checked.config, &mut log));
         if let Err(error) = &outcome {
             self.in_force.refused(error);
         }
         outcome
     }
 
-    fn take(&self, config: Config) -> Result<(), ReloadError> {
+    fn take(&self, config: Config, log: &mut Option<Arc<AccessLog>>) -> Result<(), ReloadError> {
         let (before, listening) = {
             let state = self.in_force.now();
             (state.config.clone(), state.listening.clone())
@@ -218,13 +226,44 @@ impl Proxy {
         }
         Self::try_filters(&config)?;
         let (listening, sockets) = bind(&config, &listening)?;
-        self.change_over(Arc::new(config), listening, sockets)
+        let new_log = self.open_log(&config, log.clone())?;
+        self.change_over(Arc::new(config), new_log.clone(), listening, sockets)?;
+        *log = new_log;
+        Ok(())
+    }
+
+    /// Goes on in new files of the access log's name: to be called when the old ones were moved away.
+    pub fn reopen_log(&self) {
+        if let Some(log) = self.log().as_ref() {
+            log.reopen();
+        }
+    }
+
+    fn log(&self) -> MutexGuard<'_, Option<Arc<AccessLog>>> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The log that a configuration asks for: the open one if it goes to the same place.
+    fn open_log(
+        &self,
+        config: &Config,
+        open: Option<Arc<AccessLog>>,
+    ) -> Result<Option<Arc<AccessLog>>, LogError> {
+        let Some(wanted) = &config.access_log else {
+            return Ok(None);
+        };
+        if let Some(open) = open.filter(|open| *open.destination() == wanted.destination) {
+            return Ok(Some(open));
+        }
+        let dropped = Arc::clone(&self.counters.log_dropped);
+        AccessLog::open(wanted.destination.clone(), dropped).map(|log| Some(Arc::new(log)))
     }
 
     /// Starts the filters on every thread, then lets all threads change over, or none.
     fn change_over(
         &self,
         config: Arc<Config>,
+        log: Option<Arc<AccessLog>>,
         listening: Vec<(SocketAddr, SocketAddr)>,
         mut sockets: Vec<NewSockets>,
     ) -> Result<(), ReloadError> {
@@ -233,6 +272,7 @@ impl Proxy {
             let next = Next {
                 config: Arc::clone(&config),
                 setup: setup(&config, Arc::clone(&self.shared)),
+                log: log.clone(),
                 sockets: sockets
                     .iter_mut()
                     .filter_map(|new| Some((new.address, new.sockets.pop()?)))

@@ -5,6 +5,7 @@
 mod callbacks;
 mod clock;
 mod limits;
+mod set_properties;
 mod slot;
 
 use std::collections::BTreeSet;
@@ -15,6 +16,7 @@ use bytes::Bytes;
 
 pub use clock::{Clock, SystemClock, VirtualClock};
 pub use limits::Limits;
+pub use set_properties::SetProperties;
 
 use crate::abi::HOSTCALLS;
 use crate::engine::Module;
@@ -300,10 +302,12 @@ impl Worker {
     }
 
     /// Ends an exchange, done or aborted: `on_log`, `on_done` and `on_delete` run in the profile's order. Calls that it
-    /// made and that are still to be made come out of [`Worker::take_root_calls`].
-    pub fn close(&mut self, id: ExchangeId) {
-        self.end_exchange(id);
+    /// made and that are still to be made come out of [`Worker::take_root_calls`]. What filters set as properties is left;
+    /// nothing, if the exchange was closed before.
+    pub fn close(&mut self, id: ExchangeId) -> SetProperties {
+        let properties = self.end_exchange(id);
         self.after_callbacks();
+        properties
     }
 
     /// How many bytes of the request and of the response the filters hold: a driver stops reading above its limit.
@@ -401,6 +405,12 @@ impl Worker {
                 .collect(),
             bytes_copied: self.world.bytes_copied,
         }
+    }
+
+    /// How many callbacks ran and how many functions of the host they called, so far.
+    #[must_use]
+    pub fn crossings(&self) -> (u64, u64) {
+        (self.world.callbacks, self.world.hostcalls.0.iter().sum())
     }
 
     /// The linear memory of all VMs, in bytes.

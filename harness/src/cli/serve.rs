@@ -55,7 +55,10 @@ impl Arguments {
         loop {
             match signals.next(LOOK) {
                 Told::Stop => break,
-                Told::Reload => reload(&proxy, &mut source),
+                Told::Reload => {
+                    proxy.reopen_log();
+                    reload(&proxy, &mut source);
+                }
                 Told::Nothing if source.changed() => reload(&proxy, &mut source),
                 Told::Nothing => {}
             }

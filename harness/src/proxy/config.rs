@@ -13,6 +13,7 @@ use std::time::Duration;
 use tollgate_kit::config::{Field, Problem, Reader};
 use tollgate_kit::schema::Json;
 
+use super::access_log::Destination;
 use crate::catalog::Search;
 use crate::profile::Profile;
 use crate::worker::FilterSpec;
@@ -29,7 +30,7 @@ pub struct Config {
     pub(super) workers: NonZeroUsize,
     pub(super) body_buffer: usize,
     pub(super) shutdown_timeout: Duration,
-    pub(super) access_log: bool,
+    pub(super) access_log: Option<Log>,
     pub(super) admin: Option<SocketAddr>,
     pub(super) listeners: Vec<SocketAddr>,
     pub(super) routes: Vec<Route>,
@@ -37,9 +38,19 @@ pub struct Config {
     pub(super) filters: Vec<FilterSpec>,
 }
 
+/// Where the access log goes, and what it tells besides its own fields.
+#[derive(Clone, Debug)]
+pub(super) struct Log {
+    pub(super) destination: Destination,
+    /// Names of fields and the properties they show.
+    pub(super) fields: Vec<(String, String)>,
+}
+
 /// Where requests of one path prefix go. Routes stand longest prefix first.
 #[derive(Clone, Debug)]
 pub(super) struct Route {
+    /// Names it in the log.
+    pub(super) name: String,
     pub(super) prefix: String,
     /// Index into the clusters.
     pub(super) cluster: usize,

@@ -15,6 +15,7 @@ use hyper::body::{Body, Incoming};
 use hyper_util::client::legacy::{Error, ResponseFuture};
 use tokio::sync::oneshot;
 
+use super::access_log::Ended;
 use super::body::{Filler, PipedBody};
 use super::counters::Counters;
 use super::filters::Passage;
@@ -26,6 +27,7 @@ use super::own_answer;
 use super::upstream::Unanswered;
 use crate::exchange::{Action, Call, CallId, CallOutcome, Event, HungReason, Peer, ResetReason};
 use crate::http::Headers;
+use crate::worker::SetProperties;
 
 /// What is still read of a request whose answer is complete, so that a client that sends first and reads then gets the
 /// answer and not a reset.
@@ -49,7 +51,7 @@ pub(super) async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<PipedBody>, Cut> {
     let (head, body) = request.into_parts();
-    let journal = Journal::open(&head);
+    let mut journal = Journal::open(&head, peer.source);
     let origin = Origin {
         client: peer.source,
         request_id: &journal.request_id,
@@ -72,6 +74,8 @@ pub(super) async fn answer(
             "no route for this path",
         ));
     };
+    journal.route = Some(route.name.clone());
+    journal.cluster = lane.upstreams.name(route.cluster).map(str::to_owned);
     let end = body.is_end_stream();
     let (client, response) = oneshot::channel();
     let passage = lane.filters.open(&route.filters, peer);
@@ -104,7 +108,7 @@ fn refuse(
 ) -> Response<PipedBody> {
     journal.status = Some(status.as_u16());
     journal.problem(message);
-    journal.close(lane);
+    journal.close(lane, &SetProperties::default());
     tokio::task::spawn_local(drain(body));
     own_answer::whole(status, message)
 }
@@ -201,6 +205,7 @@ impl Exchange {
             Ending::Answered => {}
             Ending::ClientGone => {
                 Counters::count(&lane.counters.aborted);
+                self.journal.ended = Ended::ClientAborted;
                 self.journal.problem("client went away before the end");
             }
             // Dropping the client's side now is what cuts the connection.
@@ -219,8 +224,8 @@ impl Exchange {
         } = self;
         drop((client, asked, upload, download, calls));
         // The filters' on_log comes before the line that tells that the request is over.
-        drop(passage);
-        journal.close(&lane);
+        let properties = passage.close();
+        journal.close(&lane, &properties);
         if let Some(rest) = rest {
             drain(rest).await;
         }
@@ -288,7 +293,10 @@ impl Exchange {
                 self.upload.push_trailers(lines::to_map(&trailers)?)
             }
             Action::SendResponseHeaders { headers, end } => self.begin_answer(&headers, end)?,
-            Action::SendResponseBody { chunk, end } => self.download.push(chunk, end),
+            Action::SendResponseBody { chunk, end } => {
+                self.journal.sent += length(&chunk);
+                self.download.push(chunk, end);
+            }
             Action::SendResponseTrailers(trailers) => {
                 self.download.push_trailers(lines::to_map(&trailers)?)
             }
@@ -315,7 +323,7 @@ impl Exchange {
             return Ok(());
         };
         let head = lines::to_request(headers, &endpoint)?;
-        self.journal.upstream = Some(endpoint.to_string());
+        self.journal.asks(&endpoint);
         let body = if end {
             self.upload.finish();
             PipedBody::empty()
@@ -334,6 +342,7 @@ impl Exchange {
     fn answered(&mut self, answer: Result<Response<Incoming>, Error>) {
         match answer {
             Ok(answer) => {
+                self.journal.hears();
                 let (head, body) = answer.into_parts();
                 let end = body.is_end_stream();
                 if !end {
@@ -357,7 +366,7 @@ impl Exchange {
             endpoint,
             "{reason}, answered 502"
         );
-        self.journal.problem(reason);
+        self.journal.fails(reason);
         self.upload.write_nowhere();
         let body = own_answer::body(StatusCode::BAD_GATEWAY, &reason.to_string());
         let headers: Headers = [
@@ -415,7 +424,10 @@ impl Exchange {
 
     fn uploaded(&mut self, turn: Turn) {
         match turn {
-            Turn::Read { chunk, end } => self.passage.deliver(Event::RequestBody { chunk, end }),
+            Turn::Read { chunk, end } => {
+                self.journal.received += length(&chunk);
+                self.passage.deliver(Event::RequestBody { chunk, end });
+            }
             Turn::ReadTrailers(trailers) => {
                 self.passage
                     .deliver(Event::RequestTrailers(lines::from_trailers(&trailers)));
@@ -450,9 +462,19 @@ impl Exchange {
                 let _ = waiting.send(own_answer::whole(status, &broken.to_string()));
                 Ending::Answered
             }
-            _ => Ending::Cut,
+            _ => {
+                self.journal.ended = match broken {
+                    Broken::AnswerCutOff => Ended::UpstreamAborted,
+                    _ => Ended::Cut,
+                };
+                Ending::Cut
+            }
         }
     }
+}
+
+fn length(chunk: &Bytes) -> u64 {
+    u64::try_from(chunk.len()).unwrap_or(u64::MAX)
 }
 
 /// The upstream's answer; never, if none is awaited.

@@ -30,7 +30,8 @@ pub(super) fn text(counters: &Counters, shared: &Shared, workers: usize, state: 
         "counter",
         "Requests by the status that the client got.",
     );
-    for (status, count) in counters.requests() {
+    let requests = counters.requests();
+    for (status, count) in requests.by_status {
         page.sample(
             "tollgate_requests_total",
             &[("status", &status.to_string())],

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -16,7 +16,7 @@ use super::upstream::Upstreams;
 use crate::abi::LogLevel;
 use crate::exchange::{Action, Event, ExchangeId, Peer};
 use crate::vm::LogLine;
-use crate::worker::Worker;
+use crate::worker::{SetProperties, Worker};
 
 /// How long filters that are about to be dropped may wait for the answers to their last calls.
 const LAST_CALLS: Duration = Duration::from_secs(5);
@@ -29,6 +29,8 @@ pub(super) struct Filters {
     counters: Arc<Counters>,
     traps_seen: Cell<usize>,
     reloads_seen: Cell<u64>,
+    crossings_seen: Cell<(u64, u64)>,
+    memory_seen: Cell<i64>,
     /// When the tick that is slept for is due.
     planned: Cell<Option<Instant>>,
     replan: Notify,
@@ -51,6 +53,8 @@ impl Filters {
             counters,
             traps_seen: Cell::new(0),
             reloads_seen: Cell::new(0),
+            crossings_seen: Cell::new((0, 0)),
+            memory_seen: Cell::new(0),
             planned: Cell::new(None),
             replan: Notify::new(),
             calls: Cell::new(0),
@@ -113,6 +117,7 @@ impl Filters {
         let (logs, calls, woken, tick) = {
             let mut worker = self.worker.borrow_mut();
             self.report_traps(&worker);
+            self.report_cost(&worker);
             (
                 worker.take_logs(),
                 worker.take_root_calls(),
@@ -167,6 +172,26 @@ impl Filters {
         let new = reloads.saturating_sub(self.reloads_seen.replace(reloads));
         self.counters.reloads.fetch_add(new, Ordering::Relaxed);
     }
+
+    fn report_cost(&self, worker: &Worker) {
+        let (callbacks, hostcalls) = worker.crossings();
+        let seen = self.crossings_seen.replace((callbacks, hostcalls));
+        let add = |counter: &AtomicU64, now: u64, seen: u64| {
+            counter.fetch_add(now.saturating_sub(seen), Ordering::Relaxed);
+        };
+        add(&self.counters.callbacks, callbacks, seen.0);
+        add(&self.counters.hostcalls, hostcalls, seen.1);
+        let memory = i64::try_from(worker.memory_bytes()).unwrap_or(i64::MAX);
+        let grown = memory.saturating_sub(self.memory_seen.replace(memory));
+        self.counters.vm_memory.fetch_add(grown, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Filters {
+    fn drop(&mut self) {
+        let memory = self.memory_seen.get();
+        self.counters.vm_memory.fetch_sub(memory, Ordering::Relaxed);
+    }
 }
 
 /// One exchange's way through the filters.
@@ -191,6 +216,12 @@ impl Passage {
     /// Bytes of the request and of the response that the filters hold.
     pub(super) fn held(&self) -> (usize, usize) {
         self.filters.worker.borrow().held(self.id)
+    }
+
+    /// Ends the exchange: the filters' `on_log` runs. What they set as properties is left.
+    pub(super) fn close(self) -> SetProperties {
+        // Dropping it closes it once more, which does nothing.
+        self.filters.worker.borrow_mut().close(self.id)
     }
 
     /// Waits until something else than this exchange's own events has led to actions.

@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::access_log::AccessLog;
 use super::config::{Config, Route};
 use super::counters::Counters;
 use super::exchange;
@@ -37,7 +38,9 @@ pub(super) struct Lane {
     routes: Vec<Route>,
     /// Bytes that filters may hold of one body before reading stops.
     pub(super) body_buffer: usize,
-    pub(super) access_log: bool,
+    pub(super) log: Option<Arc<AccessLog>>,
+    /// Names of fields in the log, and the properties they show.
+    pub(super) log_fields: Vec<(String, String)>,
     /// Held by each exchange under way, so that whoever retires the lane knows when the last is over.
     pub(super) running: mpsc::Sender<Infallible>,
 }
@@ -69,6 +72,7 @@ pub(super) enum Command {
 pub(super) struct Next {
     pub(super) config: Arc<Config>,
     pub(super) setup: Setup,
+    pub(super) log: Option<Arc<AccessLog>>,
     /// This thread's sockets of the listeners that are new, by the configured address.
     pub(super) sockets: Vec<(SocketAddr, TcpListener)>,
 }
@@ -178,9 +182,12 @@ impl Serving {
 
     fn change_over(&mut self, Prepared { worker, next }: Prepared) -> std::io::Result<()> {
         let Next {
-            config, sockets, ..
+            config,
+            log,
+            sockets,
+            ..
         } = next;
-        let (lane, retiring) = self.lane(&config, worker);
+        let (lane, retiring) = self.lane(&config, log, worker);
         let first = self.current.is_none();
         let lane = match self.current.take() {
             None => Rc::new(RefCell::new(lane)),
@@ -225,7 +232,12 @@ impl Serving {
         Ok(())
     }
 
-    fn lane(&self, config: &Config, worker: Worker) -> (Rc<Lane>, Retiring) {
+    fn lane(
+        &self,
+        config: &Config,
+        log: Option<Arc<AccessLog>>,
+        worker: Worker,
+    ) -> (Rc<Lane>, Retiring) {
         let upstreams = Rc::new(Upstreams::new(
             config.clusters.clone(),
             config.profile,
@@ -244,7 +256,11 @@ impl Serving {
             counters: Arc::clone(&self.counters),
             routes: config.routes.clone(),
             body_buffer: config.body_buffer,
-            access_log: config.access_log,
+            log,
+            log_fields: config
+                .access_log
+                .as_ref()
+                .map_or_else(Vec::new, |log| log.fields.clone()),
             running,
         };
         (Rc::new(lane), retiring)

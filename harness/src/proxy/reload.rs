@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::access_log::LogError;
 use super::config::{Checked, Config, ConfigError};
 use crate::listener::BindError;
 use crate::worker;
@@ -24,6 +25,9 @@ pub enum ReloadError {
     /// Occurs when the port of a new listener can't be opened.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// Occurs when the access log's file can't be written.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// Occurs when a filter does not start.
     #[error(transparent)]
     Filter(#[from] worker::StartError),

@@ -114,6 +114,13 @@ impl Upstreams {
         }
     }
 
+    /// A cluster's name.
+    pub(super) fn name(&self, cluster: usize) -> Option<&str> {
+        self.pools
+            .get(cluster)
+            .map(|pool| pool.cluster.name.as_str())
+    }
+
     /// The endpoint whose turn it is.
     pub(super) fn endpoint(&self, cluster: usize) -> Option<Authority> {
         self.pools.get(cluster).and_then(Pool::endpoint)

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tollgate_kit::config::{Field, Reader, Seconds, Table};
-use tollgate_kit::json::Value;
+use tollgate_kit::json::{Kind, Value};
 use tollgate_kit::schema::Json;
 use tollgate_kit::{keyword, record};
 
@@ -68,8 +68,8 @@ record! {
         pub(super) body_buffer: u64 = 1_048_576,
         /// How long open requests may take to finish once the proxy was told to stop.
         pub(super) shutdown_timeout: Seconds = Seconds(Duration::from_secs(30)),
-        /// Whether each request writes a line of JSON to stdout.
-        pub(super) access_log: bool = true,
+        /// Whether each request writes a line of JSON to stdout; or where it goes and what it tells.
+        pub(super) access_log: RawAccessLog = RawAccessLog::Stdout(true),
         /// Where /ready and /metrics are served; left out: nowhere.
         pub(super) admin: Option<RawListener>,
         /// Where clients connect.
@@ -80,6 +80,47 @@ record! {
         pub(super) clusters: Table<RawCluster>,
         /// The filters, by a name of your own.
         pub(super) filters: Table<RawFilter> = Table(Vec::new()),
+    }
+}
+
+record! {
+    /// Where the access log goes.
+    pub(super) struct RawLog {
+        /// A file to append to, relative to this file, opened again at SIGHUP; left out: stdout.
+        pub(super) path: Option<String>,
+        /// Further fields of each line: names, and the properties set by filters that they show.
+        pub(super) fields: Table<String> = Table(Vec::new()),
+    }
+}
+
+/// `true`, `false`, or where the log goes.
+#[derive(Clone, Debug)]
+pub(super) enum RawAccessLog {
+    Stdout(bool),
+    Described(RawLog),
+}
+
+impl Field for RawAccessLog {
+    fn read(value: Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        match value.kind() {
+            Kind::Bool(on) => Some(Self::Stdout(on)),
+            Kind::Object => RawLog::read(value, reader).map(Self::Described),
+            _ => {
+                reader.error("expected true, false, or an object as {path: access.log}");
+                None
+            }
+        }
+    }
+
+    fn schema() -> Json {
+        serde_json::json!({"anyOf": [tollgate_kit::schema::of_type("boolean"), RawLog::schema()]})
+    }
+
+    fn to_json(&self) -> Json {
+        match self {
+            Self::Stdout(on) => Json::from(*on),
+            Self::Described(log) => log.to_json(),
+        }
     }
 }
 

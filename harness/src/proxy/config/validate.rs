@@ -6,11 +6,14 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::thread::available_parallelism;
 
-use tollgate_kit::config::Reader;
+use tollgate_kit::config::{Reader, Table};
 
-use super::raw::{Document, Profile, RawConfig, RawFilter, RawListener, RawRoute};
+use super::super::access_log::{Destination, OWN_FIELDS};
+use super::raw::{
+    Document, Profile, RawAccessLog, RawConfig, RawFilter, RawListener, RawLog, RawRoute,
+};
 use super::source::{Files, Workshop};
-use super::{Cluster, Config, Route, json_from_yaml};
+use super::{Cluster, Config, Log, Route, json_from_yaml};
 use crate::catalog::{self, Search};
 use crate::engine::Module;
 use crate::worker::FilterSpec;
@@ -61,6 +64,9 @@ pub(super) fn validate(
             })
             .collect()
     });
+    let access_log = reader.member("access_log", |reader| {
+        access_log(raw.access_log, place.base, reader)
+    });
     let workers = usize::try_from(raw.workers)
         .ok()
         .and_then(NonZeroUsize::new);
@@ -72,7 +78,7 @@ pub(super) fn validate(
             .unwrap_or(NonZeroUsize::MIN),
         body_buffer: usize::try_from(raw.body_buffer).unwrap_or(usize::MAX),
         shutdown_timeout: raw.shutdown_timeout.0,
-        access_log: raw.access_log,
+        access_log,
         admin: raw.admin.map(|admin| admin.address.0),
         listeners,
         routes,
@@ -88,6 +94,40 @@ fn report(reader: &mut Reader<'_>, path: &[&str], message: impl fmt::Display) {
         [] => reader.error(message),
         [first, rest @ ..] => reader.member(first, |reader| report(reader, rest, message)),
     }
+}
+
+fn access_log(raw: RawAccessLog, base: &Path, reader: &mut Reader<'_>) -> Option<Log> {
+    let raw = match raw {
+        RawAccessLog::Stdout(false) => return None,
+        RawAccessLog::Stdout(true) => RawLog {
+            path: None,
+            fields: Table(Vec::new()),
+        },
+        RawAccessLog::Described(raw) => raw,
+    };
+    for (name, property) in &raw.fields.0 {
+        if OWN_FIELDS.contains(&name.as_str()) {
+            report(
+                reader,
+                &["fields", name],
+                "each line has a field of that name already: choose another",
+            );
+        }
+        let headers = ["request.headers.", "response.headers.", "request.query"];
+        if headers.iter().any(|prefix| property.starts_with(prefix)) {
+            report(
+                reader,
+                &["fields", name],
+                "headers and queries carry keys and are not logged: name a property that a filter sets, as tollgate.identity.username",
+            );
+        }
+    }
+    Some(Log {
+        destination: raw.path.map_or(Destination::Stdout, |path| {
+            Destination::File(base.join(path))
+        }),
+        fields: raw.fields.0,
+    })
 }
 
 fn addresses(
@@ -157,6 +197,7 @@ fn routes(
             }
             let chain = reader.member("filters", |reader| chain(&route.filters, filters, reader));
             routes.push(Route {
+                name: route.prefix.clone(),
                 prefix: route.prefix,
                 cluster: cluster.unwrap_or_default(),
                 filters: chain,
