@@ -3,10 +3,14 @@
 mod wire;
 
 use std::fs;
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
+use serde_json::Value;
 use tempfile::TempDir;
 use tollgate_harness::catalog::Search;
 use tollgate_harness::mock_llm::{MockLlm, Settings};
@@ -292,4 +296,286 @@ fn listeners_come_and_go_and_the_one_that_stays_keeps_its_connections() {
     until(|| std::net::TcpStream::connect(added).is_err());
     kept.send("GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(kept.answer().status(), 200);
+}
+
+/// What a filter leaves in Envoy's filter state, `tollgate.identity`, and a secret that must not be shown.
+fn key_auth(upstream: SocketAddr, log: &str) -> String {
+    let config = serde_json::json!({
+        "consumers": [{"username": "alice", "credentials": [{"key": "alice-key"}]}],
+        "key_names": ["apikey"],
+    });
+    format!(
+        "{{access_log: {log}, workers: 1, listeners: [{{address: 127.0.0.1:0}}], admin: {{address: 127.0.0.1:0}},
+          routes: [{{prefix: /v1, cluster: llm, filters: [auth]}}], clusters: {{llm: {{endpoints: ['{upstream}']}}}},
+          filters: {{auth: {{wasm: key-auth, environment: {{REGION: hush-env}}, config: {config}}}}}}}"
+    )
+}
+
+/// The lines of the log once there are so many.
+fn log_lines(path: &Path, count: usize) -> Vec<Value> {
+    let lines = || -> Vec<Value> {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole
+            .lines()
+            .map(|line| {
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+            })
+            .collect()
+    };
+    until(|| lines().len() >= count);
+    lines()
+}
+
+#[test]
+fn the_access_log_tells_who_was_served_by_whom_and_how_it_ended_and_no_secret() {
+    let (listener, upstream) = upstream();
+    let log = "{path: access.log, fields: {consumer: tollgate.identity.username}}";
+    let gateway = Gateway::start(&key_auth(upstream, log));
+    let path = gateway.directory.path().join("access.log");
+    let mut client = Wire::connect(gateway.address());
+    client.send("POST /v1/chat?apikey=alice-key HTTP/1.1\r\nHost: a\r\nX-Request-ID: one\r\nContent-Length: 5\r\n\r\nhello");
+    let mut server = Wire::accept(&listener);
+    let head = server.head();
+    server.body(&head);
+    server.send("HTTP/1.1 201 Created\r\nContent-Length: 7\r\n\r\ngoodbye");
+    assert_eq!(client.answer().status(), 201);
+    assert_eq!(
+        request(
+            gateway.address(),
+            "GET",
+            "/v1/chat",
+            &["apikey: guessed"],
+            ""
+        )
+        .status(),
+        401
+    );
+    // Broken off by the upstream, then by the client.
+    client.send("GET /v1/a HTTP/1.1\r\nHost: a\r\napikey: alice-key\r\n\r\n");
+    server.head();
+    server.send("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\ngood");
+    assert_eq!(client.head().status(), 200);
+    drop(server);
+    client.wait_for_end();
+    let mut client = Wire::connect(gateway.address());
+    client.send("GET /v1/b HTTP/1.1\r\nHost: a\r\napikey: alice-key\r\n\r\n");
+    Wire::accept(&listener).head();
+    log_lines(&path, 3);
+    drop(client);
+    let lines = log_lines(&path, 4);
+    let served = &lines[0];
+    assert_eq!(served["method"], "POST");
+    assert_eq!(served["path"], "/v1/chat");
+    assert_eq!(served["status"], 201);
+    assert_eq!(served["request_id"], "one");
+    assert_eq!(served["route"], "/v1");
+    assert_eq!(served["cluster"], "llm");
+    assert_eq!(served["upstream"], upstream.to_string());
+    assert_eq!(
+        (&served["bytes_in"], &served["bytes_out"]),
+        (&5.into(), &7.into())
+    );
+    assert_eq!(served["protocol"], "HTTP/1.1");
+    assert_eq!(served["consumer"], "alice");
+    assert_eq!(served["ended"], "complete");
+    assert!(served["client"].as_str().unwrap().starts_with("127.0.0.1:"));
+    assert!(served["latency_ms"].as_f64() >= served["upstream_ms"].as_f64());
+    let time = served["time"].as_str().unwrap();
+    assert!(
+        time.starts_with("20") && time.ends_with('Z') && time.len() == 24,
+        "{time}"
+    );
+    assert_eq!(lines[1]["status"], 401);
+    assert_eq!(lines[1].get("consumer"), None);
+    assert_eq!(lines[1].get("upstream"), None);
+    assert_eq!(lines[2]["ended"], "upstream_aborted");
+    assert_eq!(lines[3]["ended"], "client_aborted");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(
+        !text.contains("alice-key") && !text.contains("guessed"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_log_that_was_moved_away_goes_on_under_its_name() {
+    let provider = MockLlm::start(Settings::default()).unwrap();
+    let gateway = Gateway::start(&key_auth(provider.address(), "{path: access.log}"));
+    let path = gateway.directory.path().join("access.log");
+    let moved = gateway.directory.path().join("access.log.1");
+    get(gateway.address(), "/v1/first");
+    log_lines(&path, 1);
+    fs::rename(&path, &moved).unwrap();
+    gateway.proxy.reopen_log();
+    until(|| path.exists());
+    get(gateway.address(), "/v1/second");
+    assert_eq!(log_lines(&path, 1)[0]["path"], "/v1/second");
+    assert_eq!(log_lines(&moved, 1).len(), 1);
+}
+
+#[test]
+fn the_admin_port_shows_the_configuration_in_force_and_no_secret() {
+    let provider = MockLlm::start(Settings::default()).unwrap();
+    let good = key_auth(provider.address(), "false");
+    let mut gateway = Gateway::start(&good);
+    gateway
+        .reload(&good.replace("prefix: /v1", "prefix: /v2"))
+        .unwrap();
+    gateway.reload("routes: [oh-hush: {").unwrap_err();
+    let shown = gateway.admin("/config");
+    let config = shown.json();
+    assert_eq!(config["generation"], 2);
+    assert_eq!(config["config"]["routes"][0]["prefix"], "/v2");
+    assert_eq!(config["listening"][0], gateway.address().to_string());
+    assert_eq!(
+        config["config"]["filters"]["auth"]["config"]["key_names"][0],
+        "apikey"
+    );
+    assert_eq!(
+        config["config"]["filters"]["auth"]["config"]["consumers"][0]["username"],
+        "alice"
+    );
+    assert!(
+        config["last_error"].as_str().unwrap().contains("not YAML"),
+        "{config}"
+    );
+    for secret in ["alice-key", "hush"] {
+        assert!(
+            !shown.text().contains(secret),
+            "{secret} in {}",
+            shown.text()
+        );
+    }
+}
+
+#[test]
+fn shared_data_is_shown_by_key_and_size_alone() {
+    let provider = MockLlm::start(Settings::default()).unwrap();
+    let gateway = Gateway::start(&key_auth(provider.address(), "false"));
+    gateway.proxy.shared().put("limit/alice", b"secret state");
+    let shown = gateway.admin("/shared");
+    assert_eq!(
+        shown.json()["data"][0],
+        serde_json::json!({"key": "limit/alice", "bytes": 12})
+    );
+    assert_eq!(shown.json()["bytes"], 12);
+    assert!(!shown.text().contains("secret"));
+}
+
+#[test]
+fn the_admin_port_only_answers_get_and_only_those_who_name_this_machine() {
+    let provider = MockLlm::start(Settings::default()).unwrap();
+    let gateway = Gateway::start(&key_auth(provider.address(), "false"));
+    let admin = gateway.proxy.admin_address().unwrap();
+    for path in ["/", "/ready", "/metrics", "/config", "/shared", "/events"] {
+        let answer = request(admin, "POST", path, &[], "");
+        assert_eq!(
+            (answer.status(), answer.header("allow")),
+            (405, Some("GET, HEAD")),
+            "{path}"
+        );
+    }
+    assert_eq!(get(admin, "/other").status(), 404);
+    let mut wire = Wire::connect(admin);
+    wire.send("GET /config HTTP/1.1\r\nHost: rebound.example\r\n\r\n");
+    assert_eq!(wire.answer().status(), 403);
+}
+
+#[test]
+fn the_live_page_stands_alone_and_its_events_tell_what_happens() {
+    let provider = MockLlm::start(Settings::default()).unwrap();
+    let gateway = Gateway::start(&key_auth(
+        provider.address(),
+        "{fields: {consumer: tollgate.identity.username}}",
+    ));
+    let page = gateway.admin("/");
+    assert!(page.text().contains("new EventSource(\"/events\")"));
+    for outside in ["http://", "https://", "src=", "@import", "url("] {
+        let found = page.text().replace("http://www.w3.org/2000/svg", "");
+        assert!(!found.contains(outside), "the page asks for {outside}");
+    }
+    let mut events = Wire::connect(gateway.proxy.admin_address().unwrap());
+    events.send("GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(
+        events.head().header("content-type"),
+        Some("text/event-stream")
+    );
+    let mut next = || -> Value {
+        let event = String::from_utf8(events.chunk().unwrap()).unwrap();
+        let data = event.strip_prefix("event: figures\ndata: ").unwrap();
+        serde_json::from_str(data).unwrap()
+    };
+    let before = next();
+    assert_eq!(before["figures"]["state"], "ready");
+    assert_eq!(before["figures"]["requests"], 0);
+    request(
+        gateway.address(),
+        "GET",
+        "/v1/models?apikey=alice-key",
+        &[],
+        "",
+    );
+    let (mut ended, mut figures) = (Vec::new(), Value::Null);
+    while ended.is_empty() {
+        let mut event = next();
+        ended = event["ended"].as_array().unwrap().clone();
+        figures = event["figures"].take();
+    }
+    assert_eq!(ended[0]["path"], "/v1/models");
+    assert_eq!(ended[0]["consumer"], "alice");
+    assert_eq!(figures["classes"]["2xx"], 1);
+    assert_eq!(figures["upstreams"][0]["requests"], 1);
+    assert!(figures["callbacks"].as_u64() > before["figures"]["callbacks"].as_u64());
+    // Told once.
+    assert_eq!(next()["ended"], serde_json::json!([]));
+}
+
+#[test]
+fn promtool_finds_nothing_to_complain_of() {
+    let Ok(mut promtool) = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+    else {
+        eprintln!("SKIPPED: promtool is not installed (Debian: apt-get install prometheus)");
+        return;
+    };
+    let provider = MockLlm::start(Settings::default()).unwrap();
+    let gateway = Gateway::start(&key_auth(provider.address(), "false"));
+    request(
+        gateway.address(),
+        "GET",
+        "/v1/models",
+        &["apikey: alice-key"],
+        "",
+    );
+    let metrics = gateway.admin("/metrics");
+    // A filter names its metrics as on every other host, which promtool may not like.
+    let own: String = metrics
+        .text()
+        .split("# HELP ")
+        .filter(|family| !family.is_empty() && !family.contains(" Defined by a filter."))
+        .map(|family| format!("# HELP {family}"))
+        .collect();
+    for name in [
+        "tollgate_request_duration_seconds_bucket{le=\"0.001\"}",
+        "tollgate_upstream_requests_total{cluster=\"llm\"",
+        "process_resident_memory_bytes",
+    ] {
+        assert!(own.contains(name), "{name} not in\n{own}");
+    }
+    promtool
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(own.as_bytes())
+        .unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

@@ -1,6 +1,7 @@
 //! The proxy's YAML: read whole, every mistake reported at once with its path and what to write instead.
 
 mod raw;
+mod shown;
 mod source;
 mod validate;
 
@@ -36,6 +37,8 @@ pub struct Config {
     pub(super) routes: Vec<Route>,
     pub(super) clusters: Vec<Cluster>,
     pub(super) filters: Vec<FilterSpec>,
+    /// The whole as it may be shown.
+    pub(super) shown: Json,
 }
 
 /// Where the access log goes, and what it tells besides its own fields.
@@ -162,7 +165,12 @@ impl Config {
             });
         let (errors, warnings) = reader.finish();
         match config {
-            Some(config) if errors.is_empty() => Ok(Checked { config, warnings }),
+            Some(mut config) if errors.is_empty() => {
+                // It was read as JSON above.
+                let document = serde_json::from_str(&text).unwrap_or_default();
+                config.shown = shown::shown(&document, &config.filters);
+                Ok(Checked { config, warnings })
+            }
             _ => Err(ConfigError::Wrong(errors)),
         }
     }

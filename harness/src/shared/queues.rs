@@ -52,6 +52,17 @@ impl Queues {
         queue.items.pop_front().ok_or(QueueError::Empty)
     }
 
+    pub(super) fn lengths(&self) -> Vec<(Vec<u8>, usize)> {
+        let length = |id: &u32| self.queues.get(id).map_or(0, |queue| queue.items.len());
+        let mut lengths: Vec<_> = self
+            .ids
+            .iter()
+            .map(|(name, id)| (name.clone(), length(id)))
+            .collect();
+        lengths.sort();
+        lengths
+    }
+
     pub(super) fn take_signal(&mut self, id: u32) -> bool {
         self.queues
             .get_mut(&id)

@@ -70,8 +70,8 @@ record! {
         pub(super) shutdown_timeout: Seconds = Seconds(Duration::from_secs(30)),
         /// Whether each request writes a line of JSON to stdout; or where it goes and what it tells.
         pub(super) access_log: RawAccessLog = RawAccessLog::Stdout(true),
-        /// Where /ready and /metrics are served; left out: nowhere.
-        pub(super) admin: Option<RawListener>,
+        /// Where the live page, /ready, /metrics, /config and /shared are served; left out: nowhere.
+        pub(super) admin: Option<RawAdmin>,
         /// Where clients connect.
         pub(super) listeners: Vec<RawListener>,
         /// Which requests go where; the longest prefix wins.
@@ -121,6 +121,14 @@ impl Field for RawAccessLog {
             Self::Stdout(on) => Json::from(*on),
             Self::Described(log) => log.to_json(),
         }
+    }
+}
+
+record! {
+    /// The admin port. It has no password.
+    pub(super) struct RawAdmin {
+        /// Address and port; port 0 takes a free one.
+        pub(super) address: Address = Address(SocketAddr::from(([127, 0, 0, 1], 9901))),
     }
 }
 

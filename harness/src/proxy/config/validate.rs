@@ -7,10 +7,11 @@ use std::path::Path;
 use std::thread::available_parallelism;
 
 use tollgate_kit::config::{Reader, Table};
+use tollgate_kit::schema::Json;
 
 use super::super::access_log::{Destination, OWN_FIELDS};
 use super::raw::{
-    Document, Profile, RawAccessLog, RawConfig, RawFilter, RawListener, RawLog, RawRoute,
+    Document, Profile, RawAccessLog, RawAdmin, RawConfig, RawFilter, RawListener, RawLog, RawRoute,
 };
 use super::source::{Files, Workshop};
 use super::{Cluster, Config, Log, Route, json_from_yaml};
@@ -27,6 +28,15 @@ pub(super) fn validate(
     let listeners = reader.member("listeners", |reader| {
         addresses(&raw.listeners, raw.admin.as_ref(), reader)
     });
+    if let Some(admin) = &raw.admin
+        && !admin.address.0.ip().is_loopback()
+    {
+        report_doubt(
+            reader,
+            &["admin", "address"],
+            "whoever reaches it reads paths, clients and figures without a password: let only your own network reach it",
+        );
+    }
     let clusters: Vec<Cluster> = raw
         .clusters
         .0
@@ -84,6 +94,7 @@ pub(super) fn validate(
         routes,
         clusters,
         filters,
+        shown: Json::Null,
     };
     reader.is_clean().then_some(config)
 }
@@ -93,6 +104,14 @@ fn report(reader: &mut Reader<'_>, path: &[&str], message: impl fmt::Display) {
     match path {
         [] => reader.error(message),
         [first, rest @ ..] => reader.member(first, |reader| report(reader, rest, message)),
+    }
+}
+
+/// Warns at a path below the current place.
+fn report_doubt(reader: &mut Reader<'_>, path: &[&str], message: impl fmt::Display) {
+    match path {
+        [] => reader.warn(message),
+        [first, rest @ ..] => reader.member(first, |reader| report_doubt(reader, rest, message)),
     }
 }
 
@@ -132,7 +151,7 @@ fn access_log(raw: RawAccessLog, base: &Path, reader: &mut Reader<'_>) -> Option
 
 fn addresses(
     raw: &[RawListener],
-    admin: Option<&RawListener>,
+    admin: Option<&RawAdmin>,
     reader: &mut Reader<'_>,
 ) -> Vec<SocketAddr> {
     if raw.is_empty() {
