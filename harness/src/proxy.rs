@@ -159,6 +159,9 @@ impl Proxy {
 
         let shared = Arc::new(Shared::new(config.profile));
         let counters = Arc::new(Counters::default());
+        if admin.is_some() {
+            counters.recent.watch();
+        }
         let in_force = Arc::new(InForce::new());
         let (stop, stopped) = watch::channel(false);
         let (gone, all_gone) = watch::channel(false);

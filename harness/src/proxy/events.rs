@@ -26,7 +26,6 @@ const FILTER_FIGURES: usize = 60;
 
 /// Sends events until nobody reads them any more.
 pub(super) async fn send(admin: Arc<Admin>, filler: Filler) {
-    admin.counters.recent.watch();
     let mut seen = 0;
     loop {
         let (lines, next) = admin.counters.recent.since(seen);
