@@ -5,6 +5,7 @@ mod demo;
 mod inspect;
 mod meta;
 mod mock_llm;
+mod print;
 mod serve;
 mod signals;
 
@@ -112,11 +113,11 @@ pub(crate) fn run() -> ExitCode {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::from(1),
         Err(Failure::Run(error)) => {
-            eprintln!("error: {error:#}");
+            print::complaint(format_args!("error: {error:#}"));
             ExitCode::from(1)
         }
         Err(Failure::Input(error)) => {
-            eprintln!("error: {error:#}");
+            print::complaint(format_args!("error: {error:#}"));
             ExitCode::from(2)
         }
     }
@@ -130,6 +131,8 @@ fn start_log(default_level: &str) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        // A stderr that is gone would make it panic.
+        .log_internal_errors(false)
         .init();
 }
 

@@ -6,7 +6,7 @@ use clap::Args;
 use tollgate_harness::mock_llm::{MockLlm, Settings};
 
 use super::signals::Signals;
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, print};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -59,7 +59,10 @@ impl Arguments {
         };
         let models = settings.models.join(", ");
         let provider = MockLlm::start(settings).map_err(Failure::run)?;
-        println!("Serving {} (models: {models})", provider.base_url());
+        print::line(format_args!(
+            "Serving {} (models: {models})",
+            provider.base_url()
+        ))?;
         stop.wait_for_stop();
         Ok(Outcome::Fine)
     }
