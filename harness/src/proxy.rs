@@ -69,6 +69,8 @@ mod upstream;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
@@ -174,9 +176,11 @@ impl Proxy {
                     workers,
                     stop: stopped.clone(),
                 };
-                spawn("tollgate-admin", move || {
-                    admin::serve(socket, admin, all_gone)
-                })
+                spawn(
+                    "tollgate-admin",
+                    move || admin::serve(socket, admin, all_gone),
+                    || tracing::error!("the admin port is not served any more"),
+                )
             })
             .transpose()?;
         let mut proxy = Self {
@@ -194,9 +198,15 @@ impl Proxy {
             let (commands, told) = unbounded_channel();
             let counters = Arc::clone(&counters);
             let stopped = stopped.clone();
-            let thread = spawn(&format!("tollgate-{index}"), move || {
-                lane::serve(index, counters, told, stopped)
-            })?;
+            let deaths = Arc::clone(&counters);
+            let thread = spawn(
+                &format!("tollgate-{index}"),
+                move || lane::serve(index, counters, told, stopped),
+                move || {
+                    Counters::count(&deaths.died);
+                    tracing::error!("worker {index} has died: this is a bug");
+                },
+            )?;
             proxy.lanes.push(LaneThread { commands, thread });
         }
         let log = proxy.open_log(&config, None)?;
@@ -342,6 +352,12 @@ impl Proxy {
         &self.shared
     }
 
+    /// Whether a worker thread has ended by a panic. What it served is lost; the others go on, but the process is better
+    /// ended, so that something starts a whole one.
+    pub fn has_died(&self) -> bool {
+        self.counters.died.load(Ordering::Relaxed) > 0
+    }
+
     /// Stops taking connections, and waits until the open requests are done or the configured time is over.
     pub fn shutdown(self) {
         drop(self);
@@ -420,8 +436,12 @@ fn setup(config: &Config, shared: Arc<Shared>) -> Setup {
     }
 }
 
-/// A thread with an event loop, for work that is made on it.
-fn spawn<W>(name: &str, make: impl FnOnce() -> W + Send + 'static) -> io::Result<JoinHandle<()>>
+/// A thread with an event loop, for work that is made on it. `ended_badly` is called where the work panics or fails.
+fn spawn<W>(
+    name: &str,
+    make: impl FnOnce() -> W + Send + 'static,
+    ended_badly: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>>
 where
     W: Future<Output = io::Result<()>>,
 {
@@ -431,8 +451,58 @@ where
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(move || {
-            if let Err(error) = LocalSet::new().block_on(&runtime, async { make().await }) {
-                tracing::error!("cannot use a listening socket: {error}");
+            // Nothing of the thread is used afterwards.
+            let work =
+                AssertUnwindSafe(|| LocalSet::new().block_on(&runtime, async { make().await }));
+            match catch_unwind(work) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::error!("cannot use a listening socket: {error}");
+                    ended_badly();
+                }
+                // The panic's message was printed where it happened.
+                Err(_) => ended_badly(),
             }
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::catalog::Search;
+
+    #[test]
+    fn a_worker_that_dies_is_noticed_and_the_proxy_is_not_ready_any_more() {
+        let yaml = "{access_log: false, workers: 2, shutdown_timeout: 0.1, listeners: [{address: 127.0.0.1:0}],
+            routes: [{cluster: a}], clusters: {a: {endpoints: ['127.0.0.1:1']}}}";
+        let search = Search::from_here(None);
+        let read = || Config::read(yaml, Path::new("."), &search);
+        let proxy = Proxy::start(read().unwrap().config).unwrap();
+        let admin = Admin {
+            counters: Arc::clone(&proxy.counters),
+            shared: Arc::clone(&proxy.shared),
+            in_force: Arc::clone(&proxy.in_force),
+            workers: 2,
+            stop: proxy.stop.subscribe(),
+        };
+        assert!(!proxy.has_died());
+        assert_eq!(admin.ready().0, 200);
+        proxy.lanes[0].commands.send(Command::Panic).unwrap();
+        let start = Instant::now();
+        while !proxy.has_died() {
+            assert!(start.elapsed() < Duration::from_secs(20), "not noticed");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        assert_eq!(
+            admin.ready(),
+            (
+                http::StatusCode::SERVICE_UNAVAILABLE,
+                "1 of 2 workers died\n".to_owned()
+            )
+        );
+        assert!(matches!(proxy.reload(read()), Err(ReloadError::Died)));
+    }
 }

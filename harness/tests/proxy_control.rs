@@ -3,10 +3,10 @@
 mod wire;
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
@@ -578,4 +578,140 @@ fn promtool_finds_nothing_to_complain_of() {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// `tollgate serve` as a process of its own.
+struct Serving {
+    child: Child,
+    said: BufReader<ChildStderr>,
+}
+
+impl Serving {
+    fn start(file: &Path, stdout: Stdio) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+            .arg("serve")
+            .arg(file)
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = BufReader::new(child.stderr.take().unwrap());
+        Self { child, said }
+    }
+
+    /// Reads what it says up to a line with `part`.
+    fn says(&mut self, part: &str) -> String {
+        let mut all = String::new();
+        loop {
+            let mut line = String::new();
+            assert_ne!(
+                self.said.read_line(&mut line).unwrap(),
+                0,
+                "it never said {part}:\n{all}"
+            );
+            if line.contains(part) {
+                return line;
+            }
+            all.push_str(&line);
+        }
+    }
+
+    /// The address at the end of a line, behind `http://`.
+    fn address(&mut self, part: &str) -> SocketAddr {
+        let line = self.says(part);
+        let (_, rest) = line.split_once("http://").unwrap();
+        rest.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([name, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn serve_reads_its_files_again_at_a_signal_and_when_one_changes() {
+    let (directory, provider) = (
+        tempfile::tempdir().unwrap(),
+        MockLlm::start(Settings::default()).unwrap(),
+    );
+    let file = directory.path().join("tollgate.yaml");
+    let write = |config: &str| fs::write(&file, with_filter(provider.address(), config)).unwrap();
+    fs::write(directory.path().join("guest.wasm"), GUEST).unwrap();
+    write("ok first");
+    let mut serving = Serving::start(&file, Stdio::null());
+    let address = serving.address("listening on");
+    let shown = || {
+        get(address, "/v1/models")
+            .header("x-filter")
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(shown(), "ok first");
+    write("ok changed");
+    serving.says("reloaded");
+    assert_eq!(shown(), "ok changed");
+    // Nothing changed, and asked for all the same.
+    serving.signal("-HUP");
+    serving.says("reloaded");
+    // The filter's own module is watched too; this one answers false.
+    fs::write(
+        directory.path().join("guest.wasm"),
+        GUEST.replace("0x6b6f", "0x6b6e"),
+    )
+    .unwrap();
+    serving.says("refused its configuration");
+    assert_eq!(shown(), "ok changed");
+    serving.signal("-TERM");
+    assert!(serving.child.wait().unwrap().success());
+}
+
+#[test]
+fn a_stdout_whose_reader_has_gone_stops_nothing() {
+    let (directory, provider) = (
+        tempfile::tempdir().unwrap(),
+        MockLlm::start(Settings::default()).unwrap(),
+    );
+    let file = directory.path().join("tollgate.yaml");
+    fs::write(directory.path().join("guest.wasm"), GUEST).unwrap();
+    let yaml =
+        with_filter(provider.address(), "ok").replace("access_log: false", "access_log: true");
+    fs::write(&file, yaml).unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut serving = Serving::start(&file, Stdio::from(writer));
+    let address = serving.address("listening on");
+    for _ in 0..3 {
+        assert_eq!(get(address, "/v1/models").status(), 200);
+    }
+    serving.says("the access log can't be written");
+    assert_eq!(get(address, "/v1/models").status(), 200);
+    // The commands that only print.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let ended = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+        .args(["meta", "key-auth"])
+        .stdout(writer)
+        .output()
+        .unwrap();
+    assert!(
+        !String::from_utf8_lossy(&ended.stderr).contains("panicked"),
+        "{ended:?}"
+    );
+    assert!(ended.status.success(), "{ended:?}");
 }

@@ -53,6 +53,11 @@ impl Arguments {
             tracing::info!("admin on http://{admin} (/, /ready, /metrics, /config, /shared)");
         }
         loop {
+            if proxy.has_died() {
+                return Err(Failure::run(anyhow::anyhow!(
+                    "a worker thread has died; requests that the others had under way were finished"
+                )));
+            }
             match signals.next(LOOK) {
                 Told::Stop => break,
                 Told::Reload => {
