@@ -6,15 +6,25 @@
 //! workers: 2                    # threads, each with filter VMs of its own; 0: one for each processor
 //! body_buffer: 1048576          # bytes a host buffers of one body for the filters
 //! shutdown_timeout: 30          # seconds for open requests once it was told to stop
-//! access_log: true              # one line of JSON a request on stdout
-//! admin: {address: 127.0.0.1:9901}      # /ready and /metrics
+//! access_log:                   # or true: stdout; false: none
+//!   path: access.log            # opened again at SIGHUP; left out: stdout
+//!   fields: {consumer: tollgate.identity.username}     # what filters set, beside the fields of each line
+//! admin: {address: 127.0.0.1:9901}      # the live page /, /ready, /metrics, /config, /shared
 //! listeners:
 //!   - address: 127.0.0.1:8080
-//! routes:                       # the longest prefix wins
+//! routes:                       # the most specific one that fits
 //!   - {prefix: /v1, cluster: llm, filters: [auth]}
-//!   - {prefix: /health, cluster: llm}
+//!   - {path: /health, direct_response: {status: 200, body: fine}}
+//!   - prefix: /try
+//!     host: "*.example.com"     # or a whole name; without a port
+//!     methods: [POST]
+//!     headers: [{name: X-Plan, exact: gold}, {name: X-Beta}]   # with that value; with any
+//!     clusters: [{name: llm, weight: 9}, {name: new, weight: 1}]
+//!     prefix_rewrite: /v1       # in the place of the matched path
+//!     host_rewrite: api.example.com
 //! clusters:
-//!   llm: {endpoints: [127.0.0.1:9001, 127.0.0.1:9002], connect_timeout: 5}
+//!   llm: {endpoints: [127.0.0.1:9001, {address: 127.0.0.1:9002, weight: 3}], connect_timeout: 5}
+//!   new: {endpoints: [127.0.0.1:9003]}
 //! filters:
 //!   auth:
 //!     wasm: key-auth            # a filter's name, or the path of a .wasm file
@@ -25,6 +35,17 @@
 //!
 //! - Bodies pass piece by piece in both directions, and a slow receiver holds the sender back.
 //! - A client that hangs up ends its upstream request; an upstream that breaks off ends the client's connection.
+//! - The most specific route is taken: a whole host before a wildcard before none, then a whole path before a prefix and a
+//!   longer prefix before a shorter one, then one that names methods, then one that names more headers, then the first
+//!   (the order of Kubernetes' Gateway API). Paths are compared as they are written.
+//! - Under the `envoy` profile the route is chosen again by the headers and the path that the filters leave, as Envoy does
+//!   after a filter changed them. Only its cluster, answer and rewrites count then: the filters were those of the route
+//!   that the request entered by. So a route that fits by a header that a filter sets needs that filter too: a client
+//!   could send the header itself.
+//! - Clusters of a route and endpoints of a cluster take turns by weight, in each worker by itself.
+//! - An endpoint to which no connection can be made is passed by for 5 seconds, by the worker that found out, and the
+//!   request goes to the next: nothing of it can have arrived. Where none is left, or all are passed by, they are tried
+//!   all the same.
 //! - An upstream that can't be reached is a 502 that filters see like any answer; the log line tells the reason.
 //! - Target and Host go on as the client wrote them; `X-Forwarded-For` is extended, `X-Forwarded-Proto` set,
 //!   `X-Request-ID` kept or made. Headers of the connection stay on it.
@@ -65,6 +86,8 @@ mod own_answer;
 mod process;
 mod recent;
 pub mod reload;
+mod routes;
+mod turns;
 mod upstream;
 
 use std::io;

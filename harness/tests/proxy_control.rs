@@ -14,7 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tollgate_harness::catalog::Search;
 use tollgate_harness::mock_llm::{MockLlm, Settings};
-use tollgate_harness::proxy::{Proxy, ReloadError, Source};
+use tollgate_harness::proxy::{Config, Proxy, ReloadError, Source};
 use wire::{Answer, Wire, get, request, until};
 
 /// A filter that refuses its configuration unless it begins with `ok`, counts a request in `requests`, and answers
@@ -714,4 +714,189 @@ fn a_stdout_whose_reader_has_gone_stops_nothing() {
         "{ended:?}"
     );
     assert!(ended.status.success(), "{ended:?}");
+}
+
+/// A proxy with one worker, so that turns are taken in one order.
+fn with_routes(routes: &str, clusters: &str) -> String {
+    format!(
+        "{{access_log: false, workers: 1, listeners: [{{address: 127.0.0.1:0}}], admin: {{address: 127.0.0.1:0}},
+          routes: [{routes}], clusters: {{{clusters}}}}}"
+    )
+}
+
+/// A mock provider by a name that its answers tell.
+fn provider(name: &str) -> MockLlm {
+    MockLlm::start(Settings {
+        name: name.to_owned(),
+        ..Settings::default()
+    })
+    .unwrap()
+}
+
+fn cluster(name: &str, provider: &MockLlm) -> String {
+    format!("{name}: {{endpoints: ['{}']}}", provider.address())
+}
+
+/// Which provider answered.
+fn who(answer: &Answer) -> String {
+    assert_eq!(answer.status(), 200, "{}", answer.text());
+    answer.json()["provider"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_route_takes_requests_by_host_path_method_and_header() {
+    let (a, b) = (provider("a"), provider("b"));
+    let routes = "{cluster: a},
+        {path: /health, direct_response: {status: 200, body: fine}},
+        {prefix: /v1, methods: [DELETE], direct_response: {status: 405}},
+        {prefix: /v1, headers: [{name: X-Plan, exact: gold}], cluster: b},
+        {prefix: /api, cluster: b, prefix_rewrite: /v1, host_rewrite: 'inside:81'},
+        {host: '*.b.example', cluster: b}";
+    let gateway = Gateway::start(&with_routes(
+        routes,
+        &format!("{}, {}", cluster("a", &a), cluster("b", &b)),
+    ));
+    let send =
+        |method, target, lines: &[&str]| request(gateway.address(), method, target, lines, "");
+    let health = send("GET", "/health?x", &[]);
+    assert_eq!((health.status(), health.text()), (200, "fine"));
+    assert_eq!(
+        send("DELETE", "/v1/whoami", &["X-Plan: gold"]).status(),
+        405
+    );
+    assert_eq!(who(&send("GET", "/v1/whoami", &[])), "a");
+    assert_eq!(who(&send("GET", "/v1/whoami", &["X-Plan: gold"])), "b");
+    let rewritten = send("GET", "/api/whoami?q=1", &[]);
+    assert_eq!(who(&rewritten), "b");
+    assert_eq!(
+        rewritten.json()["headers"]["host"],
+        serde_json::json!(["inside:81"])
+    );
+    let mut wire = Wire::connect(gateway.address());
+    wire.send("GET /v1/whoami HTTP/1.1\r\nHost: c.B.example:80\r\n\r\n");
+    assert_eq!(who(&wire.answer()), "b");
+}
+
+#[test]
+fn what_a_filter_sets_chooses_the_cluster_on_envoy_and_nowhere_else() {
+    let (a, b) = (provider("a"), provider("b"));
+    for (profile, expected) in [("envoy", "b"), ("kong", "a"), ("spec", "a")] {
+        let yaml = with_routes(
+            "{cluster: a, filters: [auth]},
+             {headers: [{name: X-Consumer-Username, exact: alice}], cluster: b, filters: [auth]}",
+            &format!("{}, {}", cluster("a", &a), cluster("b", &b)),
+        );
+        let yaml = yaml.replacen(
+            '{',
+            &format!(
+                "{{profile: {profile}, filters: {{auth: {{wasm: key-auth, config: {{consumers: [
+                   {{username: alice, credentials: [{{key: alice-key}}]}}, {{username: bob, credentials: [{{key: bob-key}}]}}]}}}}}}, "
+            ),
+            1,
+        );
+        let gateway = Gateway::start(&yaml);
+        let send = |lines: &[&str]| request(gateway.address(), "GET", "/v1/whoami", lines, "");
+        assert_eq!(who(&send(&["apikey: alice-key"])), expected, "{profile}");
+        assert_eq!(who(&send(&["apikey: bob-key"])), "a", "{profile}");
+        if profile == "envoy" {
+            // What the client claims is taken off before it could choose.
+            let forged = send(&["apikey: bob-key", "X-Consumer-Username: alice"]);
+            assert_eq!(who(&forged), "a");
+        }
+    }
+}
+
+#[test]
+fn clusters_and_endpoints_get_their_shares() {
+    let providers = ["a", "b", "c"].map(provider);
+    let [a, b, c] = providers.each_ref().map(MockLlm::address);
+    let gateway = Gateway::start(&with_routes(
+        "{clusters: [{name: most, weight: 3}, {name: rest}, {name: none, weight: 0}]}",
+        &format!(
+            "most: {{endpoints: [{{address: '{a}', weight: 4}}, '{b}']}}, rest: {{endpoints: ['{c}']}}, none: {{endpoints: ['{c}']}}"
+        ),
+    ));
+    let mut counts = std::collections::BTreeMap::new();
+    for _ in 0..80 {
+        *counts
+            .entry(who(&get(gateway.address(), "/v1/whoami")))
+            .or_insert(0) += 1;
+    }
+    let expected = [("a", 48), ("b", 12), ("c", 20)];
+    assert_eq!(
+        counts,
+        expected
+            .map(|(name, count)| (name.to_owned(), count))
+            .into()
+    );
+}
+
+#[test]
+fn a_request_that_finds_no_connection_goes_whole_to_the_next_endpoint() {
+    // Nothing listens there any more.
+    let dead = [upstream().1, upstream().1];
+    let (listener, alive) = upstream();
+    let gateway = Gateway::start(&with_routes(
+        "{prefix: /v1, cluster: some}, {prefix: /none, cluster: none}",
+        &format!(
+            "some: {{endpoints: ['{}', '{}', '{alive}']}}, none: {{endpoints: ['{}', '{}']}}",
+            dead[0], dead[1], dead[0], dead[1]
+        ),
+    ));
+    for number in 0..5 {
+        let mut client = Wire::connect(gateway.address());
+        client.send("POST /v1/files HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+        client.send_chunk("one ");
+        let mut server = Wire::accept(&listener);
+        let head = server.head();
+        client.send_chunk(format!("two {number}"));
+        client.send_chunk("");
+        assert_eq!(server.body(&head), format!("one two {number}").into_bytes());
+        server.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(client.answer().status(), 200);
+    }
+    // Each was found out once, and passed by from then on.
+    for dead in dead {
+        let name =
+            format!("tollgate_upstream_failures_total{{cluster=\"some\",endpoint=\"{dead}\"}} ");
+        assert_eq!(gateway.metric(&name), 1.0);
+    }
+    // Where all are passed by they are tried all the same.
+    for _ in 0..2 {
+        assert_eq!(get(gateway.address(), "/none").status(), 502);
+    }
+}
+
+#[test]
+fn routes_that_cannot_be_told_apart_or_lead_nowhere_are_refused() {
+    let yaml = with_routes(
+        "{prefix: /a, methods: [GET, PUT], cluster: a}, {prefix: /a, methods: [PUT, GET], cluster: a},
+         {path: /a, prefix: /b, cluster: a, clusters: [{name: a}]}, {prefix: /c},
+         {prefix: /d, host: 'h:80', methods: [get], clusters: [{name: a, weight: 0}, {name: x}], prefix_rewrite: v1},
+         {prefix: '/e?q', direct_response: {status: 99}, host_rewrite: 'http://a'}",
+        "a: {endpoints: [{address: '127.0.0.1:1', weight: 0}]}",
+    );
+    let error = Config::read(&yaml, Path::new("."), &Search::from_here(None))
+        .unwrap_err()
+        .to_string();
+    for complaint in [
+        "routes[1].prefix: another route has /a already: merge the two",
+        "routes[2].prefix: path is given too: keep one of the two",
+        "routes[2].clusters: cluster is given too: keep one of the two",
+        "routes[3].cluster: must name where requests go; or give clusters, or a direct_response",
+        "routes[4].host: 'h:80' is no host: write api.example.com or *.example.com, without a port",
+        "routes[4].methods[0]: 'get' is no method: write it as GET",
+        "routes[4].clusters[1].name: no cluster named 'x': one of a, or describe it under clusters",
+        "routes[4].prefix_rewrite: must begin with /",
+        "routes[5].prefix: has no query: a route is chosen by the path alone",
+        "routes[5].direct_response.status: must be from 200 to 599",
+        "routes[5].host_rewrite: 'http://a' is no host: write api.example.com or api.example.com:8080",
+        "clusters.a.endpoints: at least one must have a weight above 0",
+    ] {
+        assert!(
+            error.lines().any(|line| line == complaint),
+            "{complaint} not in\n{error}"
+        );
+    }
+    assert_eq!(error.lines().count(), 12, "{error}");
 }

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Pieces that wait for a slow receiver. Each is what one read or one filter gave, so that the memory of a stalled
 /// stream is small and bounded, and a filled channel holds the sender back.
@@ -33,12 +33,17 @@ pub(super) struct CutOff;
 pub(super) struct PipedBody {
     /// None once the end was told.
     pieces: Option<mpsc::Receiver<Piece>>,
+    /// Where it goes back to if it is dropped before anything of it was read.
+    owner: Option<oneshot::Sender<PipedBody>>,
 }
 
 impl PipedBody {
     /// A body without content.
     pub(super) fn empty() -> Self {
-        Self { pieces: None }
+        Self {
+            pieces: None,
+            owner: None,
+        }
     }
 
     /// A body and the side that fills it.
@@ -48,8 +53,29 @@ impl PipedBody {
             filler,
             Self {
                 pieces: Some(pieces),
+                owner: None,
             },
         )
+    }
+
+    /// The body, and where it comes back whole if its receiver gives it up before reading: a request that found no
+    /// connection can so be sent elsewhere.
+    pub(super) fn returning(mut self) -> (Self, oneshot::Receiver<Self>) {
+        let (owner, back) = oneshot::channel();
+        self.owner = Some(owner);
+        (self, back)
+    }
+}
+
+impl Drop for PipedBody {
+    fn drop(&mut self) {
+        if let Some(owner) = self.owner.take() {
+            // Whoever made it may have gone.
+            let _ = owner.send(Self {
+                pieces: self.pieces.take(),
+                owner: None,
+            });
+        }
     }
 }
 
@@ -61,6 +87,7 @@ impl Body for PipedBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
+        self.owner = None;
         let Some(pieces) = &mut self.pieces else {
             return Poll::Ready(None);
         };

@@ -15,6 +15,7 @@ use tollgate_kit::config::{Field, Problem, Reader};
 use tollgate_kit::schema::Json;
 
 use super::access_log::Destination;
+use super::routes::Route;
 use crate::catalog::Search;
 use crate::profile::Profile;
 use crate::worker::FilterSpec;
@@ -34,6 +35,7 @@ pub struct Config {
     pub(super) access_log: Option<Log>,
     pub(super) admin: Option<SocketAddr>,
     pub(super) listeners: Vec<SocketAddr>,
+    /// The most specific first.
     pub(super) routes: Vec<Route>,
     pub(super) clusters: Vec<Cluster>,
     pub(super) filters: Vec<FilterSpec>,
@@ -49,32 +51,12 @@ pub(super) struct Log {
     pub(super) fields: Vec<(String, String)>,
 }
 
-/// Where requests of one path prefix go. Routes stand longest prefix first.
-#[derive(Clone, Debug)]
-pub(super) struct Route {
-    /// Names it in the log.
-    pub(super) name: String,
-    pub(super) prefix: String,
-    /// Index into the clusters.
-    pub(super) cluster: usize,
-    /// Indices into the filters.
-    pub(super) filters: Vec<usize>,
-}
-
-impl Route {
-    /// Whether a path without its query belongs here: prefixes end at a slash.
-    pub(super) fn takes(&self, path: &str) -> bool {
-        path.strip_prefix(self.prefix.as_str()).is_some_and(|rest| {
-            rest.is_empty() || rest.starts_with('/') || self.prefix.ends_with('/')
-        })
-    }
-}
-
 /// An upstream.
 #[derive(Clone, Debug)]
 pub(super) struct Cluster {
     pub(super) name: String,
-    pub(super) endpoints: Vec<http::uri::Authority>,
+    /// `host:port`, and how many turns it gets for each turn of one with 1.
+    pub(super) endpoints: Vec<(http::uri::Authority, u32)>,
     pub(super) connect_timeout: Duration,
 }
 

@@ -148,6 +148,15 @@ impl Counters {
         }
     }
 
+    /// Counts a request that found no connection to an endpoint, and asks another.
+    pub(super) fn unconnected(&self, cluster: &str, endpoint: &str) {
+        let mut requests = self.lock();
+        let key = (cluster.to_owned(), endpoint.to_owned());
+        let upstream = requests.upstreams.entry(key).or_default();
+        upstream.requests = upstream.requests.saturating_add(1);
+        upstream.failures = upstream.failures.saturating_add(1);
+    }
+
     /// What was counted of the requests that are over.
     pub(super) fn requests(&self) -> Requests {
         self.lock().clone()

@@ -24,6 +24,7 @@ use super::journal::Journal;
 use super::lane::Lane;
 use super::lines::{self, Origin, Unsendable};
 use super::own_answer;
+use super::routes::Target;
 use super::upstream::Unanswered;
 use crate::exchange::{Action, Call, CallId, CallOutcome, Event, HungReason, Peer, ResetReason};
 use crate::http::Headers;
@@ -35,6 +36,9 @@ const DRAIN_BYTES: usize = 16 << 20;
 
 /// How long it is read.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
+
+/// The answer where no route takes a request.
+const NO_ROUTE: &str = "no route for this request";
 
 /// The connection is to be cut without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,26 +69,29 @@ pub(super) async fn answer(
             "the request names no host or no path",
         ));
     };
-    let Some(route) = lane.route(head.uri.path()) else {
+    let Some(route) = lane.route(&headers) else {
         return Ok(refuse(
             &lane,
             journal,
             body,
             StatusCode::NOT_FOUND,
-            "no route for this path",
+            NO_ROUTE,
         ));
     };
-    journal.route = Some(route.name.clone());
-    journal.cluster = lane.upstreams.name(route.cluster).map(str::to_owned);
+    let chain = lane.routes.get(route).map(|entry| {
+        journal.route = Some(entry.name.clone());
+        entry.filters.as_slice()
+    });
     let end = body.is_end_stream();
     let (client, response) = oneshot::channel();
-    let passage = lane.filters.open(&route.filters, peer);
+    let passage = lane.filters.open(chain.unwrap_or_default(), peer);
     let exchange = Exchange {
-        cluster: route.cluster,
+        route,
         passage,
         upload: Flow::from((!end).then_some(body)),
         download: Flow::default(),
         asked: None,
+        attempt: None,
         client: Client::Waiting(client),
         calls: FuturesUnordered::new(),
         cancel: HashMap::new(),
@@ -168,11 +175,23 @@ impl Broken {
     }
 }
 
+/// A request on its way to an endpoint.
+struct Attempt {
+    cluster: usize,
+    /// As the upstream is to see them.
+    headers: Headers,
+    /// The endpoints that were asked, the last one included.
+    tried: Vec<usize>,
+    /// Where its body comes back if there is no connection.
+    back: oneshot::Receiver<PipedBody>,
+}
+
 type CallFuture = Pin<Box<dyn Future<Output = (CallId, Result<CallOutcome, Aborted>)>>>;
 
 struct Exchange {
     lane: Rc<Lane>,
-    cluster: usize,
+    /// The route that it entered by.
+    route: usize,
     passage: Passage,
     /// From the client to the upstream.
     upload: Flow,
@@ -180,6 +199,8 @@ struct Exchange {
     download: Flow,
     /// The upstream's answer, while it is awaited.
     asked: Option<ResponseFuture>,
+    /// What it takes to ask another endpoint, as long as there is no connection.
+    attempt: Option<Attempt>,
     client: Client,
     calls: FuturesUnordered<CallFuture>,
     cancel: HashMap<CallId, AbortHandle>,
@@ -233,9 +254,16 @@ impl Exchange {
 
     async fn drive(&mut self) -> Ending {
         loop {
-            for action in self.passage.take_actions() {
-                if let Err(broken) = self.act(action) {
-                    return self.give_up(broken);
+            // An action may lead to others: an answer from here passes the filters too.
+            loop {
+                let actions = self.passage.take_actions();
+                if actions.is_empty() {
+                    break;
+                }
+                for action in actions {
+                    if let Err(broken) = self.act(action) {
+                        return self.give_up(broken);
+                    }
                 }
             }
             if self.download.is_finished() {
@@ -251,8 +279,7 @@ impl Exchange {
                 }
                 Next::Answer(answer) => {
                     self.asked = None;
-                    self.answered(answer);
-                    Ok(())
+                    self.answered(answer)
                 }
                 Next::Upload(Turn::SourceFailed) | Next::Download(Turn::SinkGone) => {
                     return Ending::ClientGone;
@@ -287,7 +314,7 @@ impl Exchange {
 
     fn act(&mut self, action: Action) -> Result<(), Broken> {
         match action {
-            Action::SendRequestHeaders { headers, end } => self.ask(&headers, end)?,
+            Action::SendRequestHeaders { headers, end } => self.ask(headers, end)?,
             Action::SendRequestBody { chunk, end } => self.upload.push(chunk, end),
             Action::SendRequestTrailers(trailers) => {
                 self.upload.push_trailers(lines::to_map(&trailers)?)
@@ -317,13 +344,32 @@ impl Exchange {
         Ok(())
     }
 
-    fn ask(&mut self, headers: &Headers, end: bool) -> Result<(), Broken> {
-        let Some(endpoint) = self.lane.upstreams.endpoint(self.cluster) else {
+    /// Chooses the upstream, and asks it; or answers from here.
+    fn ask(&mut self, headers: Headers, end: bool) -> Result<(), Broken> {
+        let lane = Rc::clone(&self.lane);
+        let chosen = lane.route_after_filters(self.route, &headers);
+        let Some((index, route)) = chosen.and_then(|route| Some((route, lane.routes.get(route)?)))
+        else {
+            self.journal.problem(NO_ROUTE);
+            let body = own_answer::body(StatusCode::NOT_FOUND, NO_ROUTE);
+            self.answer_here(StatusCode::NOT_FOUND, "application/json", body);
+            return Ok(());
+        };
+        self.journal.route = Some(route.name.clone());
+        let shares = match &route.target {
+            Target::Clusters(shares) => shares,
+            Target::Direct { status, body } => {
+                self.answer_here(*status, "text/plain; charset=utf-8", body.clone());
+                return Ok(());
+            }
+        };
+        let Some(cluster) = lane.cluster(index, shares) else {
             self.unanswered(Unanswered::Unreachable);
             return Ok(());
         };
-        let head = lines::to_request(headers, &endpoint)?;
-        self.journal.asks(&endpoint);
+        self.journal.cluster = lane.upstreams.name(cluster).map(str::to_owned);
+        let mut headers = headers;
+        route.rewrite(&mut headers);
         let body = if end {
             self.upload.finish();
             PipedBody::empty()
@@ -332,17 +378,73 @@ impl Exchange {
             self.upload.write_to(filler);
             body
         };
-        self.asked = self
-            .lane
-            .upstreams
-            .send(self.cluster, Request::from_parts(head, body));
+        self.attempt(cluster, headers, body, Vec::new())
+    }
+
+    /// Asks an endpoint of the cluster that was not tried.
+    fn attempt(
+        &mut self,
+        cluster: usize,
+        headers: Headers,
+        body: PipedBody,
+        mut tried: Vec<usize>,
+    ) -> Result<(), Broken> {
+        let Some((index, endpoint)) = self.lane.upstreams.endpoint(cluster, &tried) else {
+            self.unanswered(Unanswered::Unreachable);
+            return Ok(());
+        };
+        tried.push(index);
+        let head = lines::to_request(&headers, &endpoint)?;
+        self.journal.asks(&endpoint);
+        let (body, back) = body.returning();
+        let request = Request::from_parts(head, body);
+        self.asked = self.lane.upstreams.send(cluster, request);
+        self.attempt = Some(Attempt {
+            cluster,
+            headers,
+            tried,
+            back,
+        });
         Ok(())
     }
 
-    fn answered(&mut self, answer: Result<Response<Incoming>, Error>) {
+    /// No connection could be made: another endpoint is asked, or none is left.
+    fn unconnected(&mut self, reason: Unanswered) -> Result<(), Broken> {
+        let Some(mut attempt) = self.attempt.take() else {
+            self.unanswered(reason);
+            return Ok(());
+        };
+        if let Some(index) = attempt.tried.last() {
+            self.lane.upstreams.eject(attempt.cluster, *index);
+        }
+        let left = self
+            .lane
+            .upstreams
+            .has_other(attempt.cluster, &attempt.tried);
+        match attempt.back.try_recv() {
+            Ok(body) if left => {
+                let endpoint = self.journal.upstream.as_deref().unwrap_or_default();
+                let cluster = self.journal.cluster.as_deref().unwrap_or_default();
+                self.lane.counters.unconnected(cluster, endpoint);
+                tracing::warn!(
+                    request_id = self.journal.request_id,
+                    endpoint,
+                    "{reason}, asking another endpoint"
+                );
+                self.attempt(attempt.cluster, attempt.headers, body, attempt.tried)
+            }
+            _ => {
+                self.unanswered(reason);
+                Ok(())
+            }
+        }
+    }
+
+    fn answered(&mut self, answer: Result<Response<Incoming>, Error>) -> Result<(), Broken> {
         match answer {
             Ok(answer) => {
                 self.journal.hears();
+                self.attempt = None;
                 let (head, body) = answer.into_parts();
                 let end = body.is_end_stream();
                 if !end {
@@ -353,8 +455,15 @@ impl Exchange {
                     end,
                 });
             }
-            Err(error) => self.unanswered(Unanswered::new(&error)),
+            Err(error) => {
+                let reason = Unanswered::new(&error);
+                if reason.before_connection() {
+                    return self.unconnected(reason);
+                }
+                self.unanswered(reason);
+            }
         }
+        Ok(())
     }
 
     /// Gives the filters an answer of the proxy's own in place of the upstream's.
@@ -367,23 +476,29 @@ impl Exchange {
             "{reason}, answered 502"
         );
         self.journal.fails(reason);
-        self.upload.write_nowhere();
         let body = own_answer::body(StatusCode::BAD_GATEWAY, &reason.to_string());
+        self.answer_here(StatusCode::BAD_GATEWAY, "application/json", body);
+    }
+
+    /// Gives the filters an answer of the proxy's own, which they see like any other.
+    fn answer_here(&mut self, status: StatusCode, kind: &'static str, body: Bytes) {
+        self.upload.write_nowhere();
         let headers: Headers = [
-            (":status", StatusCode::BAD_GATEWAY.as_str().to_owned()),
-            ("content-type", "application/json".to_owned()),
+            (":status", status.as_str().to_owned()),
+            ("content-type", kind.to_owned()),
             ("content-length", body.len().to_string()),
         ]
         .into_iter()
         .collect();
-        self.passage.deliver(Event::ResponseHeaders {
-            headers,
-            end: false,
-        });
-        self.passage.deliver(Event::ResponseBody {
-            chunk: body,
-            end: true,
-        });
+        let end = body.is_empty();
+        self.passage
+            .deliver(Event::ResponseHeaders { headers, end });
+        if !end {
+            self.passage.deliver(Event::ResponseBody {
+                chunk: body,
+                end: true,
+            });
+        }
     }
 
     fn begin_answer(&mut self, headers: &Headers, end: bool) -> Result<(), Broken> {

@@ -17,12 +17,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::access_log::AccessLog;
-use super::config::{Config, Route};
+use super::config::Config;
 use super::counters::Counters;
 use super::exchange;
 use super::filters::Filters;
+use super::routes::{self, Route, Target};
+use super::turns::Turns;
 use super::upstream::Upstreams;
 use crate::exchange::Peer;
+use crate::http::Headers;
+use crate::profile::Profile;
 use crate::worker::{Setup, StartError, Worker};
 
 /// How long accepting pauses when the system gives no more sockets; connections that end meanwhile free some.
@@ -34,8 +38,12 @@ pub(super) struct Lane {
     pub(super) filters: Rc<Filters>,
     pub(super) upstreams: Rc<Upstreams>,
     pub(super) counters: Arc<Counters>,
-    /// Longest prefix first.
-    routes: Vec<Route>,
+    /// The most specific first.
+    pub(super) routes: Vec<Route>,
+    /// Whose turn it is among each route's clusters.
+    turns: RefCell<Vec<Turns>>,
+    /// Whether the route is chosen anew by the headers that filters leave, as Envoy does.
+    reselects: bool,
     /// Bytes that filters may hold of one body before reading stops.
     pub(super) body_buffer: usize,
     pub(super) log: Option<Arc<AccessLog>>,
@@ -46,9 +54,24 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    /// The route that a path without its query belongs to.
-    pub(super) fn route(&self, path: &str) -> Option<&Route> {
-        self.routes.iter().find(|route| route.takes(path))
+    /// The route that a request with these header lines takes.
+    pub(super) fn route(&self, headers: &Headers) -> Option<usize> {
+        routes::select(&self.routes, headers)
+    }
+
+    /// The route that a request takes which entered by `route` and left the filters with these header lines.
+    pub(super) fn route_after_filters(&self, route: usize, headers: &Headers) -> Option<usize> {
+        if self.reselects {
+            self.route(headers)
+        } else {
+            Some(route)
+        }
+    }
+
+    /// The cluster whose turn it is at a route, of those with these shares.
+    pub(super) fn cluster(&self, route: usize, shares: &[(usize, u32)]) -> Option<usize> {
+        let share = self.turns.borrow_mut().get_mut(route)?.next(|_| true)?;
+        shares.get(share).map(|(cluster, _)| *cluster)
     }
 }
 
@@ -254,6 +277,8 @@ impl Serving {
             filters,
             upstreams,
             counters: Arc::clone(&self.counters),
+            turns: RefCell::new(config.routes.iter().map(turns).collect()),
+            reselects: matches!(config.profile, Profile::Envoy),
             routes: config.routes.clone(),
             body_buffer: config.body_buffer,
             log,
@@ -309,6 +334,14 @@ impl Retiring {
         self.ticks.abort();
         self.filters.settle_accounts().await;
     }
+}
+
+fn turns(route: &Route) -> Turns {
+    let shares = match &route.target {
+        Target::Clusters(shares) => shares.as_slice(),
+        Target::Direct { .. } => &[],
+    };
+    Turns::new(shares.iter().map(|(_, weight)| *weight))
 }
 
 async fn accept(

@@ -1,6 +1,6 @@
 //! Connections to the clusters: each worker has its own pool, as each thread of a gateway does.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::error::Error as _;
 use std::fmt;
 use std::io;
@@ -13,10 +13,12 @@ use hyper::Request;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::Instant;
 
 use super::body::PipedBody;
 use super::config::Cluster;
 use super::lines;
+use super::turns::Turns;
 use crate::exchange::{Call, CallFailure, CallOutcome};
 use crate::profile::Profile;
 
@@ -26,6 +28,9 @@ const IDLE_CONNECTIONS: usize = 100;
 /// How long an idle connection is kept. Below the 60 s after which many servers close theirs, so that a request seldom
 /// meets a connection that is just closing.
 const IDLE: Duration = Duration::from_secs(50);
+
+/// How long an endpoint to which no connection could be made is passed by, by the worker that found out.
+const EJECTION: Duration = Duration::from_secs(5);
 
 /// The largest answer to a filter's call: a document of 100,000 keys fits four times.
 const CALL_ANSWER_LIMIT: usize = 64 << 20;
@@ -44,7 +49,9 @@ pub(super) struct Upstreams {
 
 struct Pool {
     cluster: Cluster,
-    turn: Cell<usize>,
+    turns: RefCell<Turns>,
+    /// Until when each endpoint is passed by.
+    ejected: RefCell<Vec<Option<Instant>>>,
     requests: Client<HttpConnector, PipedBody>,
     calls: Client<HttpConnector, Full<Bytes>>,
 }
@@ -90,6 +97,14 @@ impl Unanswered {
         }
     }
 
+    /// Whether there was no connection, so that nothing of the request can have arrived.
+    pub(super) fn before_connection(self) -> bool {
+        matches!(
+            self,
+            Self::Refused | Self::ConnectTimeout | Self::Unreachable
+        )
+    }
+
     fn as_call_failure(self) -> CallFailure {
         match self {
             Self::Refused | Self::ConnectTimeout | Self::Unreachable => CallFailure::Refused,
@@ -101,11 +116,18 @@ impl Unanswered {
 impl Upstreams {
     /// Pools without a connection yet. Workers begin with different endpoints.
     pub(super) fn new(clusters: Vec<Cluster>, profile: Profile, worker: usize) -> Self {
-        let pools = clusters.into_iter().map(|cluster| Pool {
-            turn: Cell::new(worker),
-            requests: client(cluster.connect_timeout),
-            calls: client(cluster.connect_timeout),
-            cluster,
+        let pools = clusters.into_iter().map(|cluster| {
+            let mut turns = Turns::new(cluster.endpoints.iter().map(|(_, weight)| *weight));
+            for _ in 0..worker {
+                let _ = turns.next(|_| true);
+            }
+            Pool {
+                turns: RefCell::new(turns),
+                ejected: RefCell::new(vec![None; cluster.endpoints.len()]),
+                requests: client(cluster.connect_timeout),
+                calls: client(cluster.connect_timeout),
+                cluster,
+            }
         });
         Self {
             pools: pools.collect(),
@@ -121,9 +143,28 @@ impl Upstreams {
             .map(|pool| pool.cluster.name.as_str())
     }
 
-    /// The endpoint whose turn it is.
-    pub(super) fn endpoint(&self, cluster: usize) -> Option<Authority> {
-        self.pools.get(cluster).and_then(Pool::endpoint)
+    /// The endpoint whose turn it is, with its number, among those that were not tried.
+    pub(super) fn endpoint(&self, cluster: usize, tried: &[usize]) -> Option<(usize, Authority)> {
+        self.pools
+            .get(cluster)
+            .and_then(|pool| pool.endpoint(tried))
+    }
+
+    /// Whether there is an endpoint that was not tried.
+    pub(super) fn has_other(&self, cluster: usize, tried: &[usize]) -> bool {
+        self.pools.get(cluster).is_some_and(|pool| {
+            let endpoints = pool.cluster.endpoints.iter().enumerate();
+            endpoints
+                .filter(|(_, (_, weight))| *weight > 0)
+                .any(|(index, _)| !tried.contains(&index))
+        })
+    }
+
+    /// Passes an endpoint by for a while, since no connection to it can be had.
+    pub(super) fn eject(&self, cluster: usize, endpoint: usize) {
+        if let Some(pool) = self.pools.get(cluster) {
+            pool.eject(endpoint);
+        }
     }
 
     /// Sends a request to the cluster that its URI's endpoint belongs to.
@@ -166,18 +207,32 @@ impl Upstreams {
             .pools
             .iter()
             .find(|pool| pool.cluster.name == upstream)?;
-        Some((pool.calls.clone(), pool.endpoint()?))
+        let (_, endpoint) = pool.endpoint(&[])?;
+        Some((pool.calls.clone(), endpoint))
     }
 }
 
 impl Pool {
-    fn endpoint(&self) -> Option<Authority> {
-        let turn = self.turn.get();
-        self.turn.set(turn.wrapping_add(1));
-        self.cluster
-            .endpoints
-            .get(turn.checked_rem(self.cluster.endpoints.len())?)
-            .cloned()
+    fn endpoint(&self, tried: &[usize]) -> Option<(usize, Authority)> {
+        let mut turns = self.turns.borrow_mut();
+        let now = Instant::now();
+        let ejected = self.ejected.borrow();
+        let in_use = |index: usize| {
+            let until = ejected.get(index).copied().flatten();
+            !tried.contains(&index) && until.is_none_or(|until| until <= now)
+        };
+        // Where all are passed by, one of them is tried all the same: it may be back.
+        let index = turns
+            .next(in_use)
+            .or_else(|| turns.next(|index| !tried.contains(&index)))?;
+        let (endpoint, _) = self.cluster.endpoints.get(index)?;
+        Some((index, endpoint.clone()))
+    }
+
+    fn eject(&self, endpoint: usize) {
+        if let Some(until) = self.ejected.borrow_mut().get_mut(endpoint) {
+            *until = Some(Instant::now() + EJECTION);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tollgate_kit::config::{Field, Reader, Seconds, Table};
+use tollgate_kit::config::{Field, HeaderName, Reader, Seconds, Table};
 use tollgate_kit::json::{Kind, Value};
 use tollgate_kit::schema::Json;
 use tollgate_kit::{keyword, record};
@@ -74,7 +74,7 @@ record! {
         pub(super) admin: Option<RawAdmin>,
         /// Where clients connect.
         pub(super) listeners: Vec<RawListener>,
-        /// Which requests go where; the longest prefix wins.
+        /// Which requests go where; the most specific one that fits is taken.
         pub(super) routes: Vec<RawRoute>,
         /// The upstreams, by name.
         pub(super) clusters: Table<RawCluster>,
@@ -141,24 +141,107 @@ record! {
 }
 
 record! {
-    /// Where requests of one path prefix go.
+    /// Where some requests go: those that fit all that is given.
     pub(super) struct RawRoute {
-        /// The beginning of the path; "/" for every one. "/v1" takes /v1 and /v1/x, not /v10.
-        pub(super) prefix: String = "/".to_owned(),
+        /// Names it in the log; left out: its path.
+        pub(super) name: Option<String>,
+        /// The beginning of the path; left out, and without `path`: "/", every one. "/v1" takes /v1 and /v1/x, not /v10.
+        pub(super) prefix: Option<String>,
+        /// The whole path instead.
+        pub(super) path: Option<String>,
+        /// The host without a port, or *.example.com for all below.
+        pub(super) host: Option<String>,
+        /// Any of these methods.
+        pub(super) methods: Vec<String> = Vec::new(),
+        /// All of these headers.
+        pub(super) headers: Vec<RawHeaderMatch> = Vec::new(),
         /// The cluster's name.
-        pub(super) cluster: String,
+        pub(super) cluster: Option<String>,
+        /// Several clusters instead, each with its share.
+        pub(super) clusters: Vec<RawShare> = Vec::new(),
+        /// An answer from here instead.
+        pub(super) direct_response: Option<RawDirectResponse>,
+        /// What stands upstream in the place of the matched path.
+        pub(super) prefix_rewrite: Option<String>,
+        /// The Host that the upstream sees; left out: the client's.
+        pub(super) host_rewrite: Option<String>,
         /// The filters' names, in the order in which requests pass them.
         pub(super) filters: Vec<String> = Vec::new(),
     }
 }
 
 record! {
+    /// A header that has to be there.
+    pub(super) struct RawHeaderMatch {
+        /// Its name.
+        pub(super) name: HeaderName,
+        /// Its value; left out: any.
+        pub(super) exact: Option<String>,
+    }
+}
+
+record! {
+    /// A cluster's share of a route's requests.
+    pub(super) struct RawShare {
+        /// The cluster's name.
+        pub(super) name: String,
+        /// Its share, beside the weights of the others. 0: none.
+        pub(super) weight: u64 = 1,
+    }
+}
+
+record! {
+    /// An answer that needs no upstream.
+    pub(super) struct RawDirectResponse {
+        /// From 200 to 599.
+        pub(super) status: u64,
+        /// Plain text.
+        pub(super) body: String = String::new(),
+    }
+}
+
+record! {
     /// An upstream and its endpoints.
     pub(super) struct RawCluster {
-        /// host:port of each; requests take turns.
-        pub(super) endpoints: Vec<Endpoint>,
+        /// host:port of each, or {address: host:port, weight: 2}; requests take turns by weight.
+        pub(super) endpoints: Vec<RawEndpoint>,
         /// How long opening a connection may take.
         pub(super) connect_timeout: Seconds = Seconds(Duration::from_secs(5)),
+    }
+}
+
+record! {
+    /// An endpoint with its share.
+    pub(super) struct RawWeighted {
+        /// host:port.
+        pub(super) address: Endpoint,
+        /// Its share, beside the weights of the others. 0: none.
+        pub(super) weight: u64 = 1,
+    }
+}
+
+/// An endpoint, with its weight or without.
+#[derive(Clone, Debug)]
+pub(super) struct RawEndpoint(pub(super) RawWeighted);
+
+impl Field for RawEndpoint {
+    fn read(value: Value<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let weighted = match value.kind() {
+            Kind::Object => RawWeighted::read(value, reader)?,
+            _ => RawWeighted {
+                address: Endpoint::read(value, reader)?,
+                weight: 1,
+            },
+        };
+        Some(Self(weighted))
+    }
+
+    fn schema() -> Json {
+        serde_json::json!({"anyOf": [Endpoint::schema(), RawWeighted::schema()]})
+    }
+
+    fn to_json(&self) -> Json {
+        self.0.to_json()
     }
 }
 

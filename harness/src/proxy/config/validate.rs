@@ -6,15 +6,20 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::thread::available_parallelism;
 
+use bytes::Bytes;
+use http::uri::Authority;
+use http::{Method, StatusCode};
 use tollgate_kit::config::{Reader, Table};
 use tollgate_kit::schema::Json;
 
 use super::super::access_log::{Destination, OWN_FIELDS};
+use super::super::routes::{self, Matching, Route, Target};
 use super::raw::{
-    Document, Profile, RawAccessLog, RawAdmin, RawConfig, RawFilter, RawListener, RawLog, RawRoute,
+    Document, Profile, RawAccessLog, RawAdmin, RawConfig, RawEndpoint, RawFilter, RawListener,
+    RawLog, RawRoute,
 };
 use super::source::{Files, Workshop};
-use super::{Cluster, Config, Log, Route, json_from_yaml};
+use super::{Cluster, Config, Log, json_from_yaml};
 use crate::catalog::{self, Search};
 use crate::engine::Module;
 use crate::worker::FilterSpec;
@@ -49,13 +54,12 @@ pub(super) fn validate(
                     "must name at least one host:port",
                 );
             }
+            let endpoints = reader.member("clusters", |reader| {
+                reader.member(&name, |reader| endpoints(cluster.endpoints, reader))
+            });
             Cluster {
                 name,
-                endpoints: cluster
-                    .endpoints
-                    .into_iter()
-                    .map(|endpoint| endpoint.0)
-                    .collect(),
+                endpoints,
                 connect_timeout: cluster.connect_timeout.0,
             }
         })
@@ -178,6 +182,26 @@ fn addresses(
     listeners
 }
 
+fn endpoints(raw: Vec<RawEndpoint>, reader: &mut Reader<'_>) -> Vec<(Authority, u32)> {
+    reader.member("endpoints", |reader| {
+        let endpoints: Vec<_> = raw
+            .into_iter()
+            .enumerate()
+            .map(|(index, RawEndpoint(endpoint))| {
+                let weight = reader.element(index, |reader| weight(endpoint.weight, reader));
+                (endpoint.address.0, weight)
+            })
+            .collect();
+        if !endpoints.is_empty() && endpoints.iter().all(|(_, weight)| *weight == 0) {
+            reader.error("at least one must have a weight above 0");
+        }
+        endpoints
+    })
+}
+
+/// The largest weight: sums of any number of them that a file can hold stay in range.
+const HEAVIEST: u64 = 1_000_000;
+
 fn routes(
     raw: Vec<RawRoute>,
     clusters: &[Cluster],
@@ -190,41 +214,220 @@ fn routes(
     let mut routes: Vec<Route> = Vec::new();
     for (index, route) in raw.into_iter().enumerate() {
         reader.element(index, |reader| {
-            if !route.prefix.starts_with('/') {
-                report(reader, &["prefix"], "must begin with /");
-            }
-            if routes.iter().any(|other| other.prefix == route.prefix) {
+            let (field, matching) = matching(&route, reader);
+            if routes.iter().any(|other| other.matching == matching) {
+                let path = route.path.as_deref().or(route.prefix.as_deref());
                 report(
                     reader,
-                    &["prefix"],
-                    format_args!("another route has {} already: merge the two", route.prefix),
+                    &[field],
+                    format_args!(
+                        "another route has {} already: merge the two",
+                        path.unwrap_or("/")
+                    ),
                 );
             }
-            let cluster = clusters
-                .iter()
-                .position(|cluster| cluster.name == route.cluster);
-            if cluster.is_none() {
-                let known: Vec<_> = clusters
-                    .iter()
-                    .map(|cluster| cluster.name.as_str())
-                    .collect();
+            let target = target(&route, clusters, reader);
+            if let Some(rewrite) = &route.prefix_rewrite
+                && !rewrite.starts_with('/')
+            {
+                report(reader, &["prefix_rewrite"], "must begin with /");
+            }
+            if let Some(host) = &route.host_rewrite
+                && host.parse::<Authority>().is_err()
+            {
                 report(
                     reader,
-                    &["cluster"],
-                    unknown("cluster", &route.cluster, &known),
+                    &["host_rewrite"],
+                    format_args!(
+                        "'{host}' is no host: write api.example.com or api.example.com:8080"
+                    ),
                 );
             }
             let chain = reader.member("filters", |reader| chain(&route.filters, filters, reader));
             routes.push(Route {
-                name: route.prefix.clone(),
-                prefix: route.prefix,
-                cluster: cluster.unwrap_or_default(),
+                name: route
+                    .name
+                    .or(route.path)
+                    .or(route.prefix)
+                    .unwrap_or_else(|| "/".to_owned()),
+                matching,
+                target,
+                prefix_rewrite: route.prefix_rewrite,
+                host_rewrite: route.host_rewrite,
                 filters: chain,
             });
         });
     }
-    routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
+    routes::sort(&mut routes);
     routes
+}
+
+/// Which requests a route takes, and the field that tells the path.
+fn matching(route: &RawRoute, reader: &mut Reader<'_>) -> (&'static str, Matching) {
+    let (field, path) = match (&route.path, &route.prefix) {
+        (Some(path), prefix) => {
+            if prefix.is_some() {
+                report(
+                    reader,
+                    &["prefix"],
+                    "path is given too: keep one of the two",
+                );
+            }
+            ("path", routes::Path::Exact(path.clone()))
+        }
+        (None, Some(prefix)) => ("prefix", routes::Path::Prefix(prefix.clone())),
+        (None, None) => ("prefix", routes::Path::Prefix("/".to_owned())),
+    };
+    let (routes::Path::Exact(text) | routes::Path::Prefix(text)) = &path;
+    if !text.starts_with('/') {
+        report(reader, &[field], "must begin with /");
+    }
+    if text.contains(['?', '#']) {
+        report(
+            reader,
+            &[field],
+            "has no query: a route is chosen by the path alone",
+        );
+    }
+    let host = route.host.as_ref().map(|host| {
+        let lower = host.to_ascii_lowercase();
+        let (name, host) = match lower.strip_prefix('*') {
+            Some(suffix) => (
+                suffix.strip_prefix('.').unwrap_or("*"),
+                routes::Host::Under(suffix.to_owned()),
+            ),
+            None => (lower.as_str(), routes::Host::Exact(lower.clone())),
+        };
+        let bracketed = name.starts_with('[') && name.ends_with(']');
+        if name.is_empty() || name.contains(['*', '/', '@']) || name.contains(':') && !bracketed {
+            report(
+                reader,
+                &["host"],
+                format_args!(
+                    "'{lower}' is no host: write api.example.com or *.example.com, without a port"
+                ),
+            );
+        }
+        host
+    });
+    let methods = reader.member("methods", |reader| {
+        let mut methods = Vec::new();
+        for (index, name) in route.methods.iter().enumerate() {
+            match Method::from_bytes(name.as_bytes()) {
+                Ok(method) if *name == name.to_ascii_uppercase() => methods.push(method),
+                _ => reader.element(index, |reader| {
+                    reader.error(format_args!("'{name}' is no method: write it as GET"))
+                }),
+            }
+        }
+        // In one order, so that the same two in another are found to be the same.
+        methods.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        methods
+    });
+    let mut headers: Vec<routes::Header> = route
+        .headers
+        .iter()
+        .map(|header| routes::Header {
+            name: header.name.as_str().to_ascii_lowercase(),
+            exact: header.exact.clone(),
+        })
+        .collect();
+    headers.sort_by(|a, b| (&a.name, &a.exact).cmp(&(&b.name, &b.exact)));
+    let matching = Matching {
+        host,
+        path,
+        methods,
+        headers,
+    };
+    (field, matching)
+}
+
+/// What a route does, by the one of three fields that is given.
+fn target(route: &RawRoute, clusters: &[Cluster], reader: &mut Reader<'_>) -> Target {
+    let given = [
+        ("cluster", route.cluster.is_some()),
+        ("clusters", !route.clusters.is_empty()),
+        ("direct_response", route.direct_response.is_some()),
+    ];
+    let mut given = given
+        .iter()
+        .filter(|(_, given)| *given)
+        .map(|(field, _)| *field);
+    match (given.next(), given.next()) {
+        (None, _) => report(
+            reader,
+            &["cluster"],
+            "must name where requests go; or give clusters, or a direct_response",
+        ),
+        (Some(first), Some(second)) => report(
+            reader,
+            &[second],
+            format_args!("{first} is given too: keep one of the two"),
+        ),
+        (Some(_), None) => {}
+    }
+    let find = |reader: &mut Reader<'_>, path: &[&str], name: &str| {
+        let cluster = clusters.iter().position(|cluster| cluster.name == name);
+        if cluster.is_none() {
+            let known: Vec<_> = clusters
+                .iter()
+                .map(|cluster| cluster.name.as_str())
+                .collect();
+            report(reader, path, unknown("cluster", name, &known));
+        }
+        cluster.unwrap_or_default()
+    };
+    if let Some(direct) = &route.direct_response {
+        let status = u16::try_from(direct.status)
+            .ok()
+            .and_then(|status| StatusCode::from_u16(status).ok())
+            .filter(|status| (200..600).contains(&status.as_u16()));
+        if status.is_none() {
+            report(
+                reader,
+                &["direct_response", "status"],
+                "must be from 200 to 599",
+            );
+        }
+        return Target::Direct {
+            status: status.unwrap_or_default(),
+            body: Bytes::from(direct.body.clone()),
+        };
+    }
+    let mut shares = Vec::new();
+    if let Some(name) = &route.cluster {
+        shares.push((find(reader, &["cluster"], name), 1));
+    }
+    reader.member("clusters", |reader| {
+        for (index, share) in route.clusters.iter().enumerate() {
+            reader.element(index, |reader| {
+                let cluster = find(reader, &["name"], &share.name);
+                let mut before = route.clusters.iter().take(index);
+                if before.any(|other| other.name == share.name) {
+                    report(reader, &["name"], "is in the list already: merge the two");
+                }
+                shares.push((cluster, weight(share.weight, reader)));
+            });
+        }
+        if !shares.is_empty() && shares.iter().all(|(_, weight)| *weight == 0) {
+            reader.error("at least one must have a weight above 0");
+        }
+    });
+    Target::Clusters(shares)
+}
+
+fn weight(weight: u64, reader: &mut Reader<'_>) -> u32 {
+    match u32::try_from(weight) {
+        Ok(small) if weight <= HEAVIEST => small,
+        _ => {
+            report(
+                reader,
+                &["weight"],
+                format_args!("must be {HEAVIEST} or less"),
+            );
+            0
+        }
+    }
 }
 
 fn chain(names: &[String], filters: &[String], reader: &mut Reader<'_>) -> Vec<usize> {
