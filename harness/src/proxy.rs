@@ -307,7 +307,7 @@ impl Proxy {
     ) -> Result<(), ReloadError> {
         let (report, started) = mpsc::channel();
         for lane in &self.lanes {
-            let next = Next {
+            let next = Box::new(Next {
                 config: Arc::clone(&config),
                 setup: setup(&config, Arc::clone(&self.shared)),
                 log: log.clone(),
@@ -315,7 +315,7 @@ impl Proxy {
                     .iter_mut()
                     .filter_map(|new| Some((new.address, new.sockets.pop()?)))
                     .collect(),
-            };
+            });
             let report = report.clone();
             // A thread that has ended drops the report, which is noticed below.
             let _ = lane.commands.send(Command::Prepare { next, report });

@@ -80,7 +80,7 @@ impl Lane {
 pub(super) enum Command {
     /// Start a configuration's filters beside those that serve.
     Prepare {
-        next: Next,
+        next: Box<Next>,
         report: std_mpsc::Sender<Result<(), StartError>>,
     },
     /// Serve with what was prepared.
@@ -152,7 +152,7 @@ struct Serving {
 /// Filters that have started, and what they will serve.
 struct Prepared {
     worker: Worker,
-    next: Next,
+    next: Box<Next>,
 }
 
 /// The lane that new requests go to.
@@ -209,7 +209,7 @@ impl Serving {
             log,
             sockets,
             ..
-        } = next;
+        } = *next;
         let (lane, retiring) = self.lane(&config, log, worker);
         let first = self.current.is_none();
         let lane = match self.current.take() {
