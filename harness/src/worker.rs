@@ -6,6 +6,7 @@ mod callbacks;
 mod clock;
 pub(crate) mod grpc;
 mod limits;
+mod set_properties;
 mod slot;
 mod strict;
 
@@ -18,6 +19,7 @@ use bytes::Bytes;
 pub use clock::{Clock, SystemClock, VirtualClock};
 pub use grpc::{GrpcAction, GrpcEvent, GrpcId, GrpcRequest, GrpcStatus};
 pub use limits::Limits;
+pub use set_properties::SetProperties;
 
 use crate::abi::HOSTCALLS;
 use crate::engine::Module;
@@ -338,10 +340,12 @@ impl Worker {
     }
 
     /// Ends an exchange, done or aborted: `on_log`, `on_done` and `on_delete` run in the profile's order. Calls that it
-    /// made and that are still to be made come out of [`Worker::take_root_calls`].
-    pub fn close(&mut self, id: ExchangeId) {
-        self.end_exchange(id);
+    /// made and that are still to be made come out of [`Worker::take_root_calls`]. What filters set as properties is left;
+    /// nothing, if the exchange was closed before.
+    pub fn close(&mut self, id: ExchangeId) -> SetProperties {
+        let properties = self.end_exchange(id);
         self.after_callbacks();
+        properties
     }
 
     /// How many bytes of the request and of the response the filters hold: a driver stops reading above its limit.
@@ -377,7 +381,15 @@ impl Worker {
 
     /// Runs the ticks that are due.
     pub fn tick_due(&mut self) {
-        let now = self.setup.clock.now_unix_nanos();
+        self.tick_until(self.setup.clock.now_unix_nanos());
+    }
+
+    /// Runs the ticks of every filter that asked for ticks, due or not: the last chance to send what waits for one.
+    pub fn tick_all(&mut self) {
+        self.tick_until(u64::MAX);
+    }
+
+    fn tick_until(&mut self, now: u64) {
         for index in 0..self.slots.len() {
             let due = match &mut self.slots[index].vm {
                 Some(vm) => vm.take_due(now),
@@ -444,6 +456,12 @@ impl Worker {
                 .collect(),
             bytes_copied: self.world.bytes_copied,
         }
+    }
+
+    /// How many callbacks ran and how many functions of the host they called, so far.
+    #[must_use]
+    pub fn crossings(&self) -> (u64, u64) {
+        (self.world.callbacks, self.world.hostcalls.0.iter().sum())
     }
 
     /// The linear memory of all VMs, in bytes.

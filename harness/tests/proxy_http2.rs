@@ -11,6 +11,7 @@ use wire::authority::CertificateAuthority;
 use wire::frames::{self, Framed, block, frame};
 use wire::gateway::{Gateway, upstream};
 use wire::http2::{Client, Upstream, request, soon, whole};
+use wire::until;
 use wire::{Wire, get};
 
 const EMPTY: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
@@ -244,8 +245,8 @@ async fn a_stream_that_the_upstream_resets_is_a_502_or_a_reset_stream_and_the_ot
         upstream.asked().await.1.send_response(ok(), true).unwrap();
     });
     assert_eq!(answer.unwrap().head.status(), 200);
-    assert!(gateway.metric("tollgate_requests_failed_total{reason=\"upstream_reset\"} 1"));
-    assert!(gateway.metric("tollgate_requests_failed_total{reason=\"upstream_cut_off\"} 1"));
+    until(|| gateway.metric("tollgate_requests_failed_total{reason=\"upstream_reset\"} 1"));
+    until(|| gateway.metric("tollgate_requests_failed_total{reason=\"upstream_cut_off\"} 1"));
 }
 
 #[tokio::test]
@@ -495,7 +496,7 @@ async fn an_upstream_with_another_name_or_another_authority_is_a_502() {
                 answer.json()["error"]["message"],
                 "upstream TLS handshake failed"
             );
-            assert!(gateway.metric("tollgate_requests_failed_total{reason=\"upstream_tls\"} 1"));
+            until(|| gateway.metric("tollgate_requests_failed_total{reason=\"upstream_tls\"} 1"));
         }
     }
 }

@@ -41,6 +41,11 @@ impl Deadlines {
         }
     }
 
+    /// The cluster is known now. The whole request's time has begun with the request.
+    pub(super) fn adopt(&mut self, timeouts: Timeouts) {
+        self.timeouts = timeouts;
+    }
+
     /// A piece of the request or its answer went on.
     pub(super) fn moved(&mut self, now: Instant) {
         self.moved = now;

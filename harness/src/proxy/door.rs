@@ -1,7 +1,9 @@
-//! The connections of a listener: TLS, the choice between HTTP/1.1 and HTTP/2, and their end.
+//! A listening socket and its connections: TLS, the choice between HTTP/1.1 and HTTP/2, and their end.
 
+use std::cell::RefCell;
+use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,14 +17,17 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 use super::config::Listen;
+use super::counters::Counters;
 use super::exchange;
 use super::failure::Failure;
 use super::framing::Framing;
-use super::lane::Lane;
+use super::lane::CurrentLane;
+use super::lines;
 use super::own_answer;
 use super::reception::{Reception, TurnedAway, Visits, speaks_http2};
 use super::socket::Socket;
@@ -60,55 +65,118 @@ where
     }
 }
 
-/// Takes connections until told to stop.
-pub(super) async fn accept(
-    listener: TcpListener,
-    listen: Rc<Listen>,
-    lane: Rc<Lane>,
-    stop: watch::Receiver<bool>,
-) {
-    let mut stopped = stop.clone();
+/// A listening socket of one worker, and the connections that came through it.
+#[derive(Debug)]
+pub(super) struct Door {
+    /// As it is configured; port 0 stays 0.
+    address: SocketAddr,
+    listen: Rc<RefCell<Rc<Listen>>>,
+    accepting: JoinHandle<()>,
+    closing: watch::Sender<bool>,
+    /// Ends with the last connection.
+    over: mpsc::Receiver<Infallible>,
+}
+
+impl Door {
+    /// Takes connections, each with the options of that moment; their requests go to the lane of that moment.
+    ///
+    /// # Errors
+    /// When the system does not watch the socket.
+    pub(super) fn open(
+        socket: net::TcpListener,
+        listen: Listen,
+        lane: CurrentLane,
+    ) -> std::io::Result<Self> {
+        let listener = TcpListener::from_std(socket)?;
+        let address = listen.address;
+        let listen = Rc::new(RefCell::new(Rc::new(listen)));
+        let (closing, closed) = watch::channel(false);
+        let (open, over) = mpsc::channel(1);
+        let entrance = Entrance {
+            lane,
+            closed,
+            _open: open,
+        };
+        let accepting = accept(listener, Rc::clone(&listen), entrance);
+        Ok(Self {
+            address,
+            listen,
+            accepting: tokio::task::spawn_local(accepting),
+            closing,
+            over,
+        })
+    }
+
+    /// Where it listens, as it is configured.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The options for the connections that come from now on.
+    pub(super) fn change(&self, listen: Listen) {
+        self.listen.replace(Rc::new(listen));
+    }
+
+    /// Stops listening, tells the connections to end after their requests, and waits until they have.
+    pub(super) async fn shut(mut self) {
+        self.accepting.abort();
+        // A task that panicked has said so.
+        let _ = self.accepting.await;
+        self.closing.send_replace(true);
+        self.over.recv().await;
+    }
+}
+
+/// What a connection needs to know of the inside.
+#[derive(Clone)]
+struct Entrance {
+    lane: CurrentLane,
+    /// Whether the connections are to end.
+    closed: watch::Receiver<bool>,
+    /// Held by each connection, so that the door knows when the last is over.
+    _open: mpsc::Sender<Infallible>,
+}
+
+impl Entrance {
+    fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.lane.borrow().counters)
+    }
+}
+
+/// Takes connections for as long as it is polled.
+async fn accept(listener: TcpListener, listen: Rc<RefCell<Rc<Listen>>>, entrance: Entrance) {
     loop {
-        tokio::select! {
-            _ = stopped.wait_for(|stop| *stop) => return,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, client)) => {
-                    let visit = visit(stream, client, Rc::clone(&listen), Rc::clone(&lane), stop.clone());
-                    tokio::task::spawn_local(visit);
-                }
-                Err(error) => {
-                    tracing::warn!("cannot accept a connection: {error}");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            },
+        match listener.accept().await {
+            Ok((stream, client)) => {
+                let listen = Rc::clone(&listen.borrow());
+                tokio::task::spawn_local(visit(stream, client, listen, entrance.clone()));
+            }
+            Err(error) => {
+                tracing::warn!("cannot accept a connection: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
         }
     }
 }
 
 /// One connection, from its first byte to its last.
-async fn visit(
-    stream: TcpStream,
-    client: SocketAddr,
-    listen: Rc<Listen>,
-    lane: Rc<Lane>,
-    stop: watch::Receiver<bool>,
-) {
-    let _kept_running = lane.running.clone();
+async fn visit(stream: TcpStream, client: SocketAddr, listen: Rc<Listen>, entrance: Entrance) {
     // Both fail only on a connection that is gone already.
     let (Ok(destination), Ok(())) = (stream.local_addr(), stream.set_nodelay(true)) else {
         return;
     };
-    let mut until_stop = stop.clone();
+    let mut closed = entrance.closed.clone();
     let first = tokio::select! {
         first = tokio::time::timeout(listen.header_timeout, first_bytes(stream, &listen)) => first,
-        _ = until_stop.wait_for(|stop| *stop) => return,
+        _ = closed.wait_for(|closed| *closed) => return,
     };
     let (socket, first) = match first {
         Ok(Some(first)) => first,
         // It has sent nothing that could be answered.
         Ok(None) => return,
         Err(_) => {
-            lane.counters.failures.count(Failure::HeaderTimeout);
+            let counters = entrance.counters();
+            counters.failures.count(Failure::HeaderTimeout);
             tracing::debug!(%client, "the connection sent nothing in time");
             return;
         }
@@ -125,16 +193,20 @@ async fn visit(
         Arc::clone(&visits),
     );
     let service = service_fn({
-        let (visits, listen, lane) = (Arc::clone(&visits), Rc::clone(&listen), Rc::clone(&lane));
+        let (visits, listen, lane) = (
+            Arc::clone(&visits),
+            Rc::clone(&listen),
+            Rc::clone(&entrance.lane),
+        );
         move |request: http::Request<_>| {
             let peer = Peer {
                 source: client,
                 destination,
                 scheme: scheme.to_owned(),
-                protocol: protocol(request.version()).to_owned(),
+                protocol: lines::protocol(request.version()).to_owned(),
             };
             exchange::answer(
-                Rc::clone(&lane),
+                Rc::clone(&lane.borrow()),
                 listen.limits,
                 visits.begin(),
                 peer,
@@ -156,7 +228,7 @@ async fn visit(
             http2::Connection::graceful_shutdown,
             &visits,
             &listen,
-            stop,
+            closed,
         )
         .await
     } else {
@@ -172,7 +244,7 @@ async fn visit(
             http1::UpgradeableConnection::graceful_shutdown,
             &visits,
             &listen,
-            stop,
+            closed,
         )
         .await
     };
@@ -181,21 +253,12 @@ async fn visit(
         tracing::debug!(%client, "connection ended: {error}");
     }
     if let Ok(turned_away) = back.await {
-        turn_away(turned_away, client, &lane).await;
+        turn_away(turned_away, client, &entrance.counters()).await;
     }
 }
 
 /// What hyper reads without allocating.
 const DEFAULT_MAX_HEADERS: usize = 100;
-
-/// As the filters' property `request.protocol` has it.
-fn protocol(version: http::Version) -> &'static str {
-    match version {
-        http::Version::HTTP_10 => "HTTP/1.0",
-        http::Version::HTTP_2 => "HTTP/2",
-        _ => "HTTP/1.1",
-    }
-}
 
 /// The socket, its TLS established, with what had to be read to tell its protocol; none if it ended before.
 async fn first_bytes(stream: TcpStream, listen: &Listen) -> Option<(Socket, BytesMut)> {
@@ -225,7 +288,7 @@ async fn attend<C, E>(
     end: impl Fn(Pin<&mut C>),
     visits: &Visits,
     listen: &Listen,
-    mut stop: watch::Receiver<bool>,
+    mut closed: watch::Receiver<bool>,
 ) -> Result<(), E>
 where
     C: Future<Output = Result<(), E>>,
@@ -234,7 +297,7 @@ where
     tokio::select! {
         ended = &mut connection => return ended,
         () = visits.idle_for(listen.keep_alive_timeout) => {}
-        _ = stop.wait_for(|stop| *stop) => {}
+        _ = closed.wait_for(|closed| *closed) => {}
     }
     end(connection.as_mut());
     tokio::select! {
@@ -245,14 +308,14 @@ where
 }
 
 /// Answers a refused message, and ends the connection in a way in which the client still gets the answer.
-async fn turn_away(turned_away: TurnedAway, client: SocketAddr, lane: &Lane) {
+async fn turn_away(turned_away: TurnedAway, client: SocketAddr, counters: &Counters) {
     let TurnedAway { mut socket, answer } = turned_away;
     let Some(failure) = answer else {
         return;
     };
     let status = failure.status();
-    lane.counters.failures.count(failure);
-    lane.counters.answered(status.as_u16());
+    counters.failures.count(failure);
+    counters.turned_away(status.as_u16());
     tracing::info!(%client, "{failure}, answered {}", status.as_u16());
     let body = own_answer::body(status, &failure.to_string());
     let head = format!(

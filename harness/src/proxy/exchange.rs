@@ -17,8 +17,9 @@ use hyper::upgrade::OnUpgrade;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
+use super::access_log::Ended;
 use super::body::{Filler, PipedBody};
-use super::config::RequestLimits;
+use super::config::{RequestLimits, Timeouts};
 use super::counters::Counters;
 use super::deadlines::{Deadlines, Wait};
 use super::failure::Failure;
@@ -28,11 +29,13 @@ use super::journal::Journal;
 use super::lane::Lane;
 use super::lines::{self, Origin, Unsendable, Upgrade};
 use super::own_answer;
-use super::pool::{Answer, Lease, Purpose};
+use super::pool::{Answer, Lease, Purpose, Unanswered};
 use super::reception::Visit;
+use super::routes::Target;
 use super::tunnel;
 use crate::exchange::{Action, Call, CallId, CallOutcome, Event, HungReason, Peer, ResetReason};
 use crate::http::Headers;
+use crate::worker::SetProperties;
 
 /// What is still read of a request whose answer is complete, so that a client that sends first and reads then gets the
 /// answer and not a reset.
@@ -59,7 +62,7 @@ pub(super) async fn answer(
 ) -> Result<Response<PipedBody>, Cut> {
     let upgrading = request.extensions_mut().remove::<OnUpgrade>();
     let (head, body) = request.into_parts();
-    let journal = Journal::open(&head);
+    let mut journal = Journal::open(&head, peer.source);
     let waits_for_continue = head.headers.contains_key(EXPECT);
     let refuse = |journal, body: Incoming, refusal: Refusal, visit: Visit| {
         // A client that waits for 100 Continue has sent nothing, and is not to be asked to now.
@@ -79,9 +82,10 @@ pub(super) async fn answer(
     let Some(headers) = lines::from_request(&head, origin, upgrade.as_ref()) else {
         return refuse(journal, body, Refusal::NoTarget, visit);
     };
-    let Some(route) = lane.route(head.uri.path()) else {
+    let Some((index, route)) = lane.route(&headers) else {
         return refuse(journal, body, Refusal::NoRoute, visit);
     };
+    journal.route = Some(route.name.clone());
     let changing = match (upgrade, upgrading) {
         (Some(upgrade), Some(client)) if upgrade.is_one_of(&route.upgrades) => Some(Changing {
             upgrade,
@@ -94,25 +98,25 @@ pub(super) async fn answer(
         }
         (None, _) => None,
     };
-    let Some(transport) = lane.upstreams.transport(route.cluster) else {
-        return refuse(journal, body, Refusal::NoRoute, visit);
-    };
     let end = body.is_end_stream();
     let (client, response) = oneshot::channel();
     let passage = lane.filters.open(&route.filters, peer);
+    let deadlines = Deadlines::new(lane.timeouts(route), Instant::now());
     let exchange = Exchange {
-        cluster: route.cluster,
+        route: index,
+        cluster: None,
         passage,
         upload: Flow::from((!end).then_some(body)),
         download: Flow::default(),
         asked: None,
+        attempt: None,
         lease: None,
         stage: Stage::Unsent,
         sizes: Sizes {
             request: limits.body,
-            response: transport.max_response_bytes,
+            response: None,
         },
-        deadlines: Deadlines::new(transport.timeouts, Instant::now()),
+        deadlines,
         alarm: None,
         waits_for_continue,
         changing,
@@ -165,7 +169,7 @@ fn declared_length(headers: &HeaderMap) -> Option<u64> {
 enum Refusal {
     #[error("the request names no host or no path")]
     NoTarget,
-    #[error("no route for this path")]
+    #[error("no route for this request")]
     NoRoute,
     #[error("{0}")]
     Failure(Failure),
@@ -188,7 +192,7 @@ fn refuse(
     };
     journal.status = Some(status.as_u16());
     journal.problem(refusal);
-    journal.close(lane);
+    journal.close(lane, &SetProperties::default());
     if let Some(rest) = rest {
         tokio::task::spawn_local(drain(rest));
     }
@@ -285,13 +289,25 @@ fn fits(left: &mut Option<u64>, piece: &Bytes) -> bool {
     rest.is_some()
 }
 
+/// What it takes to ask another endpoint.
+struct Attempt {
+    cluster: usize,
+    /// As the upstream is to see them.
+    headers: Headers,
+    /// The endpoints that were asked, the last one included.
+    tried: Vec<usize>,
+}
+
 type CallFuture = Pin<Box<dyn Future<Output = (CallId, Result<CallOutcome, Aborted>)>>>;
-type AnswerFuture = Pin<Box<dyn Future<Output = Result<Answer, Failure>>>>;
+type AnswerFuture = Pin<Box<dyn Future<Output = Result<Answer, Unanswered>>>>;
 type TunnelFuture = Pin<Box<dyn Future<Output = Result<(), Failure>>>>;
 
 struct Exchange {
     lane: Rc<Lane>,
-    cluster: usize,
+    /// The route that it entered by.
+    route: usize,
+    /// The cluster that was chosen.
+    cluster: Option<usize>,
     passage: Passage,
     /// From the client to the upstream.
     upload: Flow,
@@ -299,6 +315,8 @@ struct Exchange {
     download: Flow,
     /// The upstream's answer, while it is awaited.
     asked: Option<AnswerFuture>,
+    /// As long as there may be no connection.
+    attempt: Option<Attempt>,
     /// What its answer takes of the upstream.
     lease: Option<Lease>,
     stage: Stage,
@@ -322,7 +340,7 @@ enum Next {
     ClientGone,
     Upload(Turn),
     Download(Turn),
-    Answer(Result<Answer, Failure>),
+    Answer(Result<Answer, Unanswered>),
     Call(CallId, CallOutcome),
     Late(Failure),
     TunnelOver(Result<(), Failure>),
@@ -337,6 +355,7 @@ impl Exchange {
             Ending::Answered => {}
             Ending::ClientGone => {
                 Counters::count(&lane.counters.aborted);
+                self.journal.ended = Ended::ClientAborted;
                 self.journal.problem("client went away before the end");
             }
             // Dropping the client's side now is what cuts the connection.
@@ -358,8 +377,8 @@ impl Exchange {
         } = self;
         drop((client, asked, upload, download, calls, lease, tunnel));
         // The filters' on_log comes before the line that tells that the request is over.
-        drop(passage);
-        journal.close(&lane);
+        let properties = passage.close();
+        journal.close(&lane, &properties);
         if let Some(rest) = rest {
             drain(rest).await;
         }
@@ -367,9 +386,16 @@ impl Exchange {
 
     async fn drive(&mut self) -> Ending {
         loop {
-            for action in self.passage.take_actions() {
-                if let Err(broken) = self.act(action) {
-                    return self.give_up(broken);
+            // An action may lead to others: an answer from here passes the filters too.
+            loop {
+                let actions = self.passage.take_actions();
+                if actions.is_empty() {
+                    break;
+                }
+                for action in actions {
+                    if let Err(broken) = self.act(action) {
+                        return self.give_up(broken);
+                    }
                 }
             }
             if self.download.is_finished() {
@@ -386,8 +412,7 @@ impl Exchange {
                 Next::Answer(answer) => {
                     self.asked = None;
                     self.deadlines.moved(Instant::now());
-                    self.answered(answer);
-                    Ok(())
+                    self.answered(answer)
                 }
                 Next::Late(failure) => self.fail(failure),
                 Next::TunnelOver(Ok(())) => return Ending::Answered,
@@ -458,13 +483,16 @@ impl Exchange {
             Action::SendRequestHeaders { .. } if self.stage == Stage::Answered => {
                 self.upload.write_nowhere();
             }
-            Action::SendRequestHeaders { headers, end } => self.ask(&headers, end)?,
+            Action::SendRequestHeaders { headers, end } => self.ask(headers, end)?,
             Action::SendRequestBody { chunk, end } => self.upload.push(chunk, end),
             Action::SendRequestTrailers(trailers) => {
                 self.upload.push_trailers(lines::to_map(&trailers)?)
             }
             Action::SendResponseHeaders { headers, end } => self.begin_answer(&headers, end)?,
-            Action::SendResponseBody { chunk, end } => self.download.push(chunk, end),
+            Action::SendResponseBody { chunk, end } => {
+                self.journal.sent += length(&chunk);
+                self.download.push(chunk, end);
+            }
             Action::SendResponseTrailers(trailers) => {
                 self.download.push_trailers(lines::to_map(&trailers)?)
             }
@@ -486,18 +514,36 @@ impl Exchange {
         Ok(())
     }
 
-    fn ask(&mut self, headers: &Headers, end: bool) -> Result<(), Broken> {
-        let Some(endpoint) = self.lane.upstreams.endpoint(self.cluster) else {
+    /// Chooses the upstream, and asks it; or answers from here.
+    fn ask(&mut self, headers: Headers, end: bool) -> Result<(), Broken> {
+        let lane = Rc::clone(&self.lane);
+        let Some((index, route)) = lane.route_after_filters(self.route, &headers) else {
+            let message = Refusal::NoRoute.to_string();
+            self.journal.problem(&message);
+            let body = own_answer::body(StatusCode::NOT_FOUND, &message);
+            self.answer_here(StatusCode::NOT_FOUND, own_answer::KIND, body);
+            return Ok(());
+        };
+        self.journal.route = Some(route.name.clone());
+        let shares = match &route.target {
+            Target::Clusters(shares) => shares,
+            Target::Direct { status, body } => {
+                self.answer_here(*status, "text/plain; charset=utf-8", body.clone());
+                return Ok(());
+            }
+        };
+        let cluster = lane.cluster(index, shares);
+        let transport = cluster.and_then(|cluster| lane.upstreams.transport(cluster));
+        let (Some(cluster), Some(transport)) = (cluster, transport) else {
             self.answer_from_here(Failure::Unreachable);
             return Ok(());
         };
-        let upgrade = self.changing.as_ref().map(|changing| &changing.upgrade);
-        let purpose = match upgrade {
-            Some(_) => Purpose::Upgrade,
-            None => Purpose::Exchange,
-        };
-        let head = lines::to_request(headers, endpoint.endpoint(), upgrade)?;
-        self.journal.upstream = Some(endpoint.endpoint().to_string());
+        self.cluster = Some(cluster);
+        self.journal.cluster = lane.upstreams.name(cluster).map(str::to_owned);
+        self.deadlines.adopt(transport.timeouts);
+        self.sizes.response = transport.max_response_bytes;
+        let mut headers = headers;
+        route.rewrite(&mut headers);
         let body = if end {
             self.upload.finish();
             PipedBody::empty()
@@ -506,6 +552,33 @@ impl Exchange {
             self.upload.write_to(filler);
             body
         };
+        let attempt = Attempt {
+            cluster,
+            headers,
+            tried: Vec::new(),
+        };
+        self.attempt(attempt, body)
+    }
+
+    /// Asks an endpoint of the cluster that was not tried.
+    fn attempt(&mut self, mut attempt: Attempt, body: PipedBody) -> Result<(), Broken> {
+        let next = self
+            .lane
+            .upstreams
+            .endpoint(attempt.cluster, &attempt.tried);
+        let Some((index, endpoint)) = next else {
+            self.answer_from_here(Failure::Unreachable);
+            return Ok(());
+        };
+        attempt.tried.push(index);
+        let upgrade = self.changing.as_ref().map(|changing| &changing.upgrade);
+        let purpose = match upgrade {
+            Some(_) => Purpose::Upgrade,
+            None => Purpose::Exchange,
+        };
+        let head = lines::to_request(&attempt.headers, endpoint.endpoint(), upgrade)?;
+        self.journal.asks(endpoint.endpoint());
+        self.attempt = Some(attempt);
         self.stage = Stage::Asked;
         self.deadlines.moved(Instant::now());
         self.asked = Some(Box::pin(
@@ -514,21 +587,57 @@ impl Exchange {
         Ok(())
     }
 
-    fn answered(&mut self, answer: Result<Answer, Failure>) {
-        let (mut response, lease) = match answer {
-            Ok(Answer { response, lease }) => (response, lease),
-            Err(failure) => return self.answer_from_here(failure),
+    /// There is no answer: another endpoint is asked if this one can have heard nothing of the request, and one is left.
+    fn unanswered(&mut self, Unanswered { failure, unsent }: Unanswered) -> Result<(), Broken> {
+        let (Some(attempt), Some(body)) = (self.attempt.take(), unsent) else {
+            self.answer_from_here(failure);
+            return Ok(());
         };
+        let upstreams = &self.lane.upstreams;
+        if failure.is_of_connecting()
+            && let Some(index) = attempt.tried.last()
+        {
+            upstreams.eject(attempt.cluster, *index);
+        }
+        // Who has waited for a connection in vain has waited long enough.
+        let waited = failure == Failure::Queued;
+        if waited || !upstreams.has_other(attempt.cluster, &attempt.tried) {
+            self.answer_from_here(failure);
+            return Ok(());
+        }
+        let endpoint = self.journal.upstream.as_deref().unwrap_or_default();
+        let cluster = self.journal.cluster.as_deref().unwrap_or_default();
+        self.lane.counters.unconnected(cluster, endpoint);
+        tracing::warn!(
+            request_id = self.journal.request_id,
+            endpoint,
+            "{failure}, asking another endpoint"
+        );
+        self.attempt(attempt, body)
+    }
+
+    fn answered(&mut self, answer: Result<Answer, Unanswered>) -> Result<(), Broken> {
+        let Answer {
+            mut response,
+            lease,
+        } = match answer {
+            Ok(answer) => answer,
+            Err(unanswered) => return self.unanswered(unanswered),
+        };
+        self.journal.hears();
+        self.attempt = None;
         let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if switches && self.changing.is_none() {
-            return self.answer_from_here(Failure::Malformed);
+            self.answer_from_here(Failure::Malformed);
+            return Ok(());
         }
         let length = declared_length(response.headers());
         let no_body = self.journal.method == Method::HEAD || response.body().is_end_stream();
         if let (Some(limit), Some(length), false) = (self.sizes.response, length, no_body)
             && length > limit
         {
-            return self.answer_from_here(Failure::ResponseTooLarge);
+            self.answer_from_here(Failure::ResponseTooLarge);
+            return Ok(());
         }
         self.stage = Stage::Answered;
         self.lease = Some(lease);
@@ -545,6 +654,7 @@ impl Exchange {
             headers: lines::from_response(&head),
             end,
         });
+        Ok(())
     }
 
     /// Ends the exchange: with an answer, as long as none has begun.
@@ -570,29 +680,40 @@ impl Exchange {
             "{failure}, answered {}",
             status.as_u16()
         );
-        self.journal.problem(failure);
+        if failure.is_the_upstreams() {
+            self.journal.fails(failure);
+        } else {
+            self.journal.problem(failure);
+        }
+        let body = own_answer::body(status, &failure.to_string());
+        self.answer_here(status, own_answer::KIND, body);
+    }
+
+    /// Gives the filters an answer of the proxy's own, which they see like any other.
+    fn answer_here(&mut self, status: StatusCode, kind: &'static str, body: Bytes) {
         self.deadlines.restart(Instant::now());
         self.stage = Stage::Answered;
         self.asked = None;
+        self.attempt = None;
         self.lease = None;
         self.changing = None;
         self.upload.write_nowhere();
-        let body = own_answer::body(status, &failure.to_string());
         let headers: Headers = [
             (":status", status.as_str().to_owned()),
-            ("content-type", "application/json".to_owned()),
+            ("content-type", kind.to_owned()),
             ("content-length", body.len().to_string()),
         ]
         .into_iter()
         .collect();
-        self.passage.deliver(Event::ResponseHeaders {
-            headers,
-            end: false,
-        });
-        self.passage.deliver(Event::ResponseBody {
-            chunk: body,
-            end: true,
-        });
+        let end = body.is_empty();
+        self.passage
+            .deliver(Event::ResponseHeaders { headers, end });
+        if !end {
+            self.passage.deliver(Event::ResponseBody {
+                chunk: body,
+                end: true,
+            });
+        }
     }
 
     fn begin_answer(&mut self, headers: &Headers, end: bool) -> Result<(), Broken> {
@@ -638,10 +759,11 @@ impl Exchange {
             // A filter made it up.
             return Err(Unsendable::Status.into());
         };
-        let Some(transport) = self.lane.upstreams.transport(self.cluster) else {
-            return Err(Failure::Unreachable.into());
-        };
-        let idle = transport.timeouts.idle;
+        let cluster = self.cluster;
+        let transport = cluster.and_then(|cluster| self.lane.upstreams.transport(cluster));
+        let idle = transport
+            .map_or(Timeouts::DEFAULT, |transport| transport.timeouts)
+            .idle;
         self.journal.status = Some(head.status.as_u16());
         self.tunnel = Some(Box::pin(tunnel::join(client, upstream, idle)));
         self.download.write_nowhere();
@@ -664,6 +786,7 @@ impl Exchange {
     fn uploaded(&mut self, turn: Turn) -> Result<(), Broken> {
         match turn {
             Turn::Read { chunk, end } => {
+                self.journal.received += length(&chunk);
                 if !fits(&mut self.sizes.request, &chunk) {
                     return self.fail(Failure::RequestTooLarge);
                 }
@@ -712,9 +835,19 @@ impl Exchange {
                 let _ = waiting.send(own_answer::whole(status, &broken.to_string()));
                 Ending::Answered
             }
-            _ => Ending::Cut,
+            _ => {
+                self.journal.ended = match broken {
+                    Broken::Failed(Failure::AnswerCutOff) => Ended::UpstreamAborted,
+                    _ => Ended::Cut,
+                };
+                Ending::Cut
+            }
         }
     }
+}
+
+fn length(chunk: &Bytes) -> u64 {
+    u64::try_from(chunk.len()).unwrap_or(u64::MAX)
 }
 
 /// What something under way comes to; never, if nothing is under way.

@@ -171,6 +171,31 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// Whether no connection can be made to the endpoint at present.
+    pub(super) fn is_of_connecting(self) -> bool {
+        matches!(
+            self,
+            Self::ConnectRefused | Self::ConnectTimeout | Self::Unreachable | Self::Tls
+        )
+    }
+
+    /// Whether it was for the upstream to prevent it.
+    pub(super) fn is_the_upstreams(self) -> bool {
+        let after_connecting = matches!(
+            self,
+            Self::Closed
+                | Self::Reset
+                | Self::Malformed
+                | Self::HeadersTimeout
+                | Self::UpstreamIdle
+                | Self::ResponseTooLarge
+                | Self::AnswerCutOff
+        );
+        self.is_of_connecting() || after_connecting
+    }
+}
+
 /// How often each failure happened.
 #[derive(Debug, Default)]
 pub(super) struct Failures(Mutex<BTreeMap<&'static str, u64>>);

@@ -228,6 +228,15 @@ impl Upgrade {
     }
 }
 
+/// A version as the log and the filters' property `request.protocol` have it.
+pub(super) fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
+    }
+}
+
 /// The lines without pseudo-headers and without what is hyper's to say: how the body is framed on this connection.
 pub(super) fn to_map(headers: &Headers) -> Result<HeaderMap, Unsendable> {
     let mut map = HeaderMap::with_capacity(headers.len());

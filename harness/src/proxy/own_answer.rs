@@ -8,6 +8,9 @@ use serde_json::json;
 
 use super::body::PipedBody;
 
+/// The media type of the bodies.
+pub(super) const KIND: &str = "application/json";
+
 /// A whole answer.
 pub(super) fn whole(status: StatusCode, message: &str) -> Response<PipedBody> {
     let text = body(status, message);
@@ -16,7 +19,7 @@ pub(super) fn whole(status: StatusCode, message: &str) -> Response<PipedBody> {
     *response.status_mut() = status;
     response
         .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        .insert(CONTENT_TYPE, HeaderValue::from_static(KIND));
     response
         .headers_mut()
         .insert(CONTENT_LENGTH, HeaderValue::from(length));

@@ -90,6 +90,14 @@ pub(super) struct Answer {
     pub(super) lease: Lease,
 }
 
+/// A request without an answer.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    pub(super) failure: Failure,
+    /// The request's body, if there was no connection to send anything of it on.
+    pub(super) unsent: Option<PipedBody>,
+}
+
 /// To be kept for as long as the answer's body is read.
 #[derive(Debug)]
 #[expect(dead_code, reason = "what it holds counts by being held")]
@@ -172,27 +180,25 @@ impl Pool {
         self: Rc<Self>,
         request: Request<PipedBody>,
         purpose: Purpose,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, Unanswered> {
         let copy = Replay::of(&request, purpose);
         let tried = self.try_send(request, purpose).await;
         let failed = match tried {
             Ok(answer) => return Ok(answer),
             Err(failed) => failed,
         };
+        if !failed.reused {
+            return Err(failed.into());
+        }
+        let may_repeat = failed.failure == Failure::Closed || failed.refused;
         let again = match (failed.unsent, copy) {
-            _ if !failed.reused => None,
-            (Some(request), _) => Some(*request),
-            (None, Some(copy)) if failed.failure == Failure::Closed || failed.refused => {
-                Some(copy.request())
-            }
-            (None, _) => None,
-        };
-        let Some(again) = again else {
-            return Err(failed.failure);
+            (Some(request), _) => *request,
+            (None, Some(copy)) if may_repeat => copy.request(),
+            (None, _) => return Err(failed.failure.into()),
         };
         tracing::debug!("{} on a kept connection: sent on another", failed.failure);
         let tried = self.try_send(again, purpose).await;
-        tried.map_err(|failed| failed.failure)
+        tried.map_err(Unanswered::from)
     }
 
     async fn try_send(
@@ -201,9 +207,16 @@ impl Pool {
         purpose: Purpose,
     ) -> Result<Answer, Failed> {
         let time = self.transport.connect_timeout;
-        let (slot, connection) = tokio::time::timeout(time, self.connection(purpose))
-            .await
-            .unwrap_or_else(|_| Err(self.too_late()))?;
+        let connected = tokio::time::timeout(time, self.connection(purpose)).await;
+        let (slot, connection) = match connected.unwrap_or_else(|_| Err(self.too_late())) {
+            Ok(connected) => connected,
+            Err(failure) => {
+                return Err(Failed {
+                    unsent: Some(Box::new(request)),
+                    ..Failed::from(failure)
+                });
+            }
+        };
         let (head, body) = request.into_parts();
         match connection {
             Connection::Http1 { mut sender, reused } => {
@@ -519,6 +532,27 @@ impl Failed {
             unsent,
             refused: reset(&error) == Some(h2::Reason::REFUSED_STREAM),
             reused,
+        }
+    }
+}
+
+impl From<Failed> for Unanswered {
+    fn from(failed: Failed) -> Self {
+        Self {
+            failure: failed.failure,
+            unsent: failed
+                .unsent
+                .filter(|_| failed.failure.before_connection())
+                .map(|request| request.into_body()),
+        }
+    }
+}
+
+impl From<Failure> for Unanswered {
+    fn from(failure: Failure) -> Self {
+        Self {
+            failure,
+            unsent: None,
         }
     }
 }

@@ -66,14 +66,21 @@ impl TlsError {
     }
 }
 
+/// How files are read: so that whoever reads a configuration knows which belong to it.
+pub(super) type ReadFile<'a> = dyn Fn(&Path) -> io::Result<Vec<u8>> + 'a;
+
 /// What a listener shows of itself.
 ///
 /// # Errors
 /// When a file can't be read, or what is in it can't be used.
-pub(super) fn server(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
-    let chain = certificates("certificate", certificate)?;
+pub(super) fn server(
+    certificate: &Path,
+    key: &Path,
+    read_file: &ReadFile<'_>,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let chain = certificates("certificate", certificate, read_file)?;
     let field = "private_key";
-    let text = read(field, key)?;
+    let text = read(field, key, read_file)?;
     let secret = PrivateKeyDer::from_pem_slice(&text).map_err(|source| match source {
         PemError::NoItemsFound => TlsError::Missing {
             field,
@@ -105,12 +112,16 @@ pub(super) fn server(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>
 ///
 /// # Errors
 /// When the file can't be read or holds no certificates, or the system has none.
-pub(super) fn client(ca: Option<&Path>, protocol: Protocol) -> Result<Arc<ClientConfig>, TlsError> {
+pub(super) fn client(
+    ca: Option<&Path>,
+    protocol: Protocol,
+    read_file: &ReadFile<'_>,
+) -> Result<Arc<ClientConfig>, TlsError> {
     let field = "ca";
     let mut roots = RootCertStore::empty();
     match ca {
         Some(path) => {
-            for certificate in certificates(field, path)? {
+            for certificate in certificates(field, path, read_file)? {
                 roots.add(certificate).map_err(|source| TlsError::Unfit {
                     field,
                     path: path.to_path_buf(),
@@ -156,8 +167,9 @@ fn provider() -> Arc<CryptoProvider> {
 fn certificates(
     field: &'static str,
     path: &Path,
+    read_file: &ReadFile<'_>,
 ) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let text = read(field, path)?;
+    let text = read(field, path, read_file)?;
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text)
         .collect::<Result<_, _>>()
         .map_err(|source| TlsError::NotPem {
@@ -175,8 +187,8 @@ fn certificates(
     Ok(certificates)
 }
 
-fn read(field: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|source| TlsError::Unreadable {
+fn read(field: &'static str, path: &Path, read_file: &ReadFile<'_>) -> Result<Vec<u8>, TlsError> {
+    read_file(path).map_err(|source| TlsError::Unreadable {
         field,
         path: path.to_path_buf(),
         source,

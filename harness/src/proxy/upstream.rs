@@ -1,20 +1,24 @@
-//! The clusters as one worker reaches them: whose turn it is, and the calls that filters make.
+//! The clusters as one worker reaches them: whose turn it is, who is passed by, and the calls that filters make.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use http::Request;
 use http::uri::Authority;
 use http_body_util::{BodyExt, Limited};
+use tokio::time::Instant;
 
 use super::body::PipedBody;
 use super::config::{Cluster, ConnectionLimits, Protocol, Timeouts, Transport};
-use super::failure::Failure;
 use super::lines;
-use super::pool::{Answer, Pool, Purpose};
+use super::pool::{Answer, Pool, Purpose, Unanswered};
+use super::turns::Turns;
 use crate::exchange::{Call, CallFailure, CallOutcome};
 use crate::profile::Profile;
+
+/// How long an endpoint to which no connection could be made is passed by, by the worker that found out.
+const EJECTION: Duration = Duration::from_secs(5);
 
 /// The largest answer to a filter's call: a document of 100,000 keys fits four times.
 const CALL_ANSWER_LIMIT: usize = 64 << 20;
@@ -24,11 +28,7 @@ const ADDRESSES: Transport = Transport {
     protocol: Protocol::Http1,
     tls: None,
     connect_timeout: Duration::from_secs(10),
-    timeouts: Timeouts {
-        headers: Duration::from_secs(300),
-        idle: Duration::from_secs(300),
-        whole: None,
-    },
+    timeouts: Timeouts::DEFAULT,
     limits: ConnectionLimits {
         open: 1,
         pending: 0,
@@ -51,8 +51,11 @@ pub(super) struct Upstreams {
 struct Upstream {
     name: String,
     transport: Rc<Transport>,
-    endpoints: Vec<Rc<Pool>>,
-    turn: Cell<usize>,
+    /// With their weights.
+    endpoints: Vec<(Rc<Pool>, u32)>,
+    turns: RefCell<Turns>,
+    /// Until when each endpoint is passed by.
+    ejected: RefCell<Vec<Option<Instant>>>,
 }
 
 impl Upstreams {
@@ -60,15 +63,20 @@ impl Upstreams {
     pub(super) fn new(clusters: Vec<Cluster>, profile: Profile, worker: usize) -> Self {
         let clusters = clusters.into_iter().map(|cluster| {
             let transport = Rc::new(cluster.transport);
+            let mut turns = Turns::new(cluster.endpoints.iter().map(|(_, weight)| *weight));
+            for _ in 0..worker {
+                let _ = turns.next(|_| true);
+            }
             Upstream {
                 name: cluster.name,
+                turns: RefCell::new(turns),
+                ejected: RefCell::new(vec![None; cluster.endpoints.len()]),
                 endpoints: cluster
                     .endpoints
                     .into_iter()
-                    .map(|endpoint| Pool::new(endpoint, Rc::clone(&transport)))
+                    .map(|(endpoint, weight)| (Pool::new(endpoint, Rc::clone(&transport)), weight))
                     .collect(),
                 transport,
-                turn: Cell::new(worker),
             }
         });
         Self {
@@ -77,9 +85,37 @@ impl Upstreams {
         }
     }
 
-    /// The endpoint whose turn it is.
-    pub(super) fn endpoint(&self, cluster: usize) -> Option<Rc<Pool>> {
-        self.clusters.get(cluster).and_then(Upstream::endpoint)
+    /// A cluster's name.
+    pub(super) fn name(&self, cluster: usize) -> Option<&str> {
+        self.clusters
+            .get(cluster)
+            .map(|cluster| cluster.name.as_str())
+    }
+
+    /// The endpoint whose turn it is, with its number, among those that were not tried.
+    pub(super) fn endpoint(&self, cluster: usize, tried: &[usize]) -> Option<(usize, Rc<Pool>)> {
+        self.clusters
+            .get(cluster)
+            .and_then(|cluster| cluster.endpoint(tried))
+    }
+
+    /// Whether there is an endpoint that was not tried.
+    pub(super) fn has_other(&self, cluster: usize, tried: &[usize]) -> bool {
+        self.clusters.get(cluster).is_some_and(|cluster| {
+            let endpoints = cluster.endpoints.iter().enumerate();
+            endpoints
+                .filter(|(_, (_, weight))| *weight > 0)
+                .any(|(index, _)| !tried.contains(&index))
+        })
+    }
+
+    /// Passes an endpoint by for a while, since no connection to it can be had.
+    pub(super) fn eject(&self, cluster: usize, endpoint: usize) {
+        if let Some(cluster) = self.clusters.get(cluster)
+            && let Some(until) = cluster.ejected.borrow_mut().get_mut(endpoint)
+        {
+            *until = Some(Instant::now() + EJECTION);
+        }
     }
 
     /// How a cluster is reached, and what is expected of it.
@@ -91,8 +127,8 @@ impl Upstreams {
     /// An endpoint of the cluster of this name, and how long connecting to it may take.
     pub(super) fn endpoint_of(&self, name: &str) -> Option<(Authority, Duration)> {
         let cluster = self.clusters.iter().find(|cluster| cluster.name == name)?;
-        let endpoint = cluster.endpoint()?.endpoint().clone();
-        Some((endpoint, cluster.transport.connect_timeout))
+        let (_, pool) = cluster.endpoint(&[])?;
+        Some((pool.endpoint().clone(), cluster.transport.connect_timeout))
     }
 
     /// Makes a filter's call, within its timeout.
@@ -117,20 +153,27 @@ impl Upstreams {
         if self.calls_name_addresses {
             return Some(Pool::new(upstream.parse().ok()?, Rc::new(ADDRESSES)));
         }
-        self.clusters
-            .iter()
-            .find(|cluster| cluster.name == upstream)?
-            .endpoint()
+        let mut clusters = self.clusters.iter();
+        let cluster = clusters.find(|cluster| cluster.name == upstream)?;
+        cluster.endpoint(&[]).map(|(_, pool)| pool)
     }
 }
 
 impl Upstream {
-    fn endpoint(&self) -> Option<Rc<Pool>> {
-        let turn = self.turn.get();
-        self.turn.set(turn.wrapping_add(1));
-        self.endpoints
-            .get(turn.checked_rem(self.endpoints.len())?)
-            .cloned()
+    fn endpoint(&self, tried: &[usize]) -> Option<(usize, Rc<Pool>)> {
+        let mut turns = self.turns.borrow_mut();
+        let now = Instant::now();
+        let ejected = self.ejected.borrow();
+        let in_use = |index: usize| {
+            let until = ejected.get(index).copied().flatten();
+            !tried.contains(&index) && until.is_none_or(|until| until <= now)
+        };
+        // Where all are passed by, one of them is tried all the same: it may be back.
+        let index = turns
+            .next(in_use)
+            .or_else(|| turns.next(|index| !tried.contains(&index)))?;
+        let (pool, _) = self.endpoints.get(index)?;
+        Some((index, Rc::clone(pool)))
     }
 }
 
@@ -141,7 +184,7 @@ async fn exchange(endpoint: Rc<Pool>, call: Call) -> Result<CallOutcome, CallFai
     let Answer { response, lease } = endpoint
         .send(request, Purpose::Exchange)
         .await
-        .map_err(call_failure)?;
+        .map_err(|unanswered| call_failure(&unanswered))?;
     let (head, body) = response.into_parts();
     let body = Limited::new(body, CALL_ANSWER_LIMIT)
         .collect()
@@ -159,8 +202,8 @@ async fn exchange(endpoint: Rc<Pool>, call: Call) -> Result<CallOutcome, CallFai
     })
 }
 
-fn call_failure(failure: Failure) -> CallFailure {
-    if failure.before_connection() {
+fn call_failure(unanswered: &Unanswered) -> CallFailure {
+    if unanswered.failure.before_connection() {
         CallFailure::Refused
     } else {
         CallFailure::Reset

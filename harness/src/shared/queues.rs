@@ -1,7 +1,7 @@
 //! Queues between filters, and who is told when something comes.
 //!
 //! As on Envoy the root context that registered a queue last reads it, whichever worker it is in, and is called once for
-//! each item. A queue has no bound there, so it has none here: a filter that fills one nobody empties takes the
+//! each item. Once its worker is gone, the one before it reads again. A queue has no bound there, so it has none here: a filter that fills one nobody empties takes the
 //! process's memory.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -42,9 +42,22 @@ pub(super) struct Queues {
 
 struct Queue {
     items: VecDeque<Vec<u8>>,
-    reader: Reader,
+    /// One of each worker that registered it, the last last.
+    readers: Vec<Reader>,
     /// Items of which the reader was not told.
     untold: usize,
+}
+
+impl Queue {
+    fn is_read_by(&self, worker: u64) -> bool {
+        self.readers
+            .last()
+            .is_some_and(|reader| reader.worker == worker)
+    }
+
+    fn wake(&self, wakes: &HashMap<u64, Wake>) -> Option<Wake> {
+        wakes.get(&self.readers.last()?.worker).cloned()
+    }
 }
 
 impl std::fmt::Debug for Queues {
@@ -70,14 +83,25 @@ impl Queues {
         self.has_untold(worker)
     }
 
-    pub(super) fn remove_worker(&mut self, worker: u64) {
+    /// The wakes are of those who now read what waits, to be called when the lock is released.
+    pub(super) fn remove_worker(&mut self, worker: u64) -> Vec<Wake> {
         self.wakes.remove(&worker);
+        let mut wakes = Vec::new();
+        for queue in self.queues.values_mut() {
+            let read = queue.is_read_by(worker);
+            queue.readers.retain(|reader| reader.worker != worker);
+            if read && queue.untold > 0 {
+                wakes.extend(queue.wake(&self.wakes));
+            }
+        }
+        wakes
     }
 
     pub(super) fn register(&mut self, name: &[u8], reader: Reader) -> u32 {
         if let Some(id) = self.resolve(name) {
             if let Some(queue) = self.queues.get_mut(&id) {
-                queue.reader = reader;
+                queue.readers.retain(|known| known.worker != reader.worker);
+                queue.readers.push(reader);
             }
             return id;
         }
@@ -85,7 +109,7 @@ impl Queues {
         self.ids.insert(name.to_vec(), id);
         let queue = Queue {
             items: VecDeque::new(),
-            reader,
+            readers: vec![reader],
             untold: 0,
         };
         self.queues.insert(id, queue);
@@ -101,7 +125,7 @@ impl Queues {
         let queue = self.queues.get_mut(&id).ok_or(QueueError::Unknown)?;
         queue.items.push_back(item.to_vec());
         queue.untold += 1;
-        Ok(self.wakes.get(&queue.reader.worker).cloned())
+        Ok(queue.wake(&self.wakes))
     }
 
     pub(super) fn pop(&mut self, id: u32) -> Result<Vec<u8>, QueueError> {
@@ -113,10 +137,12 @@ impl Queues {
     pub(super) fn take_untold(&mut self, worker: u64) -> Vec<(u32, Reader)> {
         let queues = self.queues.iter_mut();
         queues
-            .filter(|(_, queue)| queue.reader.worker == worker)
-            .flat_map(|(id, queue)| {
-                let untold = std::mem::take(&mut queue.untold);
-                std::iter::repeat_n((*id, queue.reader), untold)
+            .filter_map(|(id, queue)| {
+                let reader = *queue.readers.last()?;
+                (reader.worker == worker).then_some((*id, reader, queue))
+            })
+            .flat_map(|(id, reader, queue)| {
+                std::iter::repeat_n((id, reader), std::mem::take(&mut queue.untold))
             })
             .collect()
     }
@@ -124,7 +150,18 @@ impl Queues {
     /// Whether a worker's readers are to be told of something.
     pub(super) fn has_untold(&self, worker: u64) -> bool {
         let mut queues = self.queues.values();
-        queues.any(|queue| queue.reader.worker == worker && queue.untold > 0)
+        queues.any(|queue| queue.is_read_by(worker) && queue.untold > 0)
+    }
+
+    pub(super) fn lengths(&self) -> Vec<(Vec<u8>, usize)> {
+        let length = |id: &u32| self.queues.get(id).map_or(0, |queue| queue.items.len());
+        let mut lengths: Vec<_> = self
+            .ids
+            .iter()
+            .map(|(name, id)| (name.clone(), length(id)))
+            .collect();
+        lengths.sort();
+        lengths
     }
 }
 

@@ -10,6 +10,7 @@ use tollgate_kit::config::{Reader, Seconds};
 use tollgate_kit::{keyword, record};
 
 use super::raw::{Address, RawCluster};
+use super::validate::Place;
 use crate::proxy::tls::{self, ServerName, TlsError};
 
 keyword! {
@@ -123,6 +124,15 @@ pub(in crate::proxy) struct Timeouts {
     pub(in crate::proxy) whole: Option<Duration>,
 }
 
+impl Timeouts {
+    /// What a cluster has that says nothing.
+    pub(in crate::proxy) const DEFAULT: Self = Self {
+        headers: Duration::from_secs(300),
+        idle: Duration::from_secs(300),
+        whole: None,
+    };
+}
+
 /// What each worker may open and keep, for each endpoint.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct ConnectionLimits {
@@ -139,11 +149,12 @@ pub(in crate::proxy) struct ConnectionLimits {
 }
 
 /// A listener's options. What is wrong is reported, and left out.
-pub(super) fn listen(raw: &RawListen, base: &Path, reader: &mut Reader<'_>) -> Listen {
+pub(super) fn listen(raw: &RawListen, place: &Place<'_>, reader: &mut Reader<'_>) -> Listen {
     let tls = raw.tls.as_ref().and_then(|identity| {
         let [certificate, key] =
-            [&identity.certificate, &identity.private_key].map(|file| base.join(file));
-        unless_wrong(tls::server(&certificate, &key), reader)
+            [&identity.certificate, &identity.private_key].map(|file| place.base.join(file));
+        let read = |path: &Path| place.bytes(path);
+        unless_wrong(tls::server(&certificate, &key, &read), reader)
     });
     Listen {
         address: raw.address.0,
@@ -165,13 +176,13 @@ pub(super) fn listen(raw: &RawListen, base: &Path, reader: &mut Reader<'_>) -> L
 }
 
 /// A cluster's options. What is wrong is reported, and left out.
-pub(super) fn transport(raw: &RawCluster, base: &Path, reader: &mut Reader<'_>) -> Transport {
+pub(super) fn transport(raw: &RawCluster, place: &Place<'_>, reader: &mut Reader<'_>) -> Transport {
     Transport {
         protocol: raw.protocol,
         tls: raw
             .tls
             .as_ref()
-            .and_then(|trust| trusted(trust, raw.protocol, base, reader)),
+            .and_then(|trust| trusted(trust, raw.protocol, place, reader)),
         connect_timeout: raw.connect_timeout.0,
         timeouts: Timeouts {
             headers: raw.headers_timeout.0,
@@ -192,7 +203,7 @@ pub(super) fn transport(raw: &RawCluster, base: &Path, reader: &mut Reader<'_>) 
 fn trusted(
     raw: &RawTrust,
     protocol: Protocol,
-    base: &Path,
+    place: &Place<'_>,
     reader: &mut Reader<'_>,
 ) -> Option<Trust> {
     let server_name = raw.server_name.clone().and_then(|name| {
@@ -205,9 +216,10 @@ fn trusted(
         }
         parsed.ok()
     });
-    let ca = raw.ca.as_ref().map(|ca| base.join(ca));
+    let ca = raw.ca.as_ref().map(|ca| place.base.join(ca));
+    let read = |path: &Path| place.bytes(path);
     Some(Trust {
-        config: unless_wrong(tls::client(ca.as_deref(), protocol), reader)?,
+        config: unless_wrong(tls::client(ca.as_deref(), protocol, &read), reader)?,
         server_name,
     })
 }
