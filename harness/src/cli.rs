@@ -6,16 +6,16 @@ mod hosts;
 mod inspect;
 mod meta;
 mod mock_llm;
+mod print;
 mod serve;
+mod signals;
 
 use std::fmt::Display;
-use std::io::{self, IsTerminal};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tollgate_harness::catalog::Search;
 use tollgate_harness::conformance::{self, ConformanceArgs};
 use tracing_subscriber::EnvFilter;
@@ -119,11 +119,11 @@ pub(crate) fn run() -> ExitCode {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::from(1),
         Err(Failure::Run(error)) => {
-            eprintln!("error: {error:#}");
+            print::complaint(format_args!("error: {error:#}"));
             ExitCode::from(1)
         }
         Err(Failure::Input(error)) => {
-            eprintln!("error: {error:#}");
+            print::complaint(format_args!("error: {error:#}"));
             ExitCode::from(2)
         }
     }
@@ -137,6 +137,8 @@ fn start_log(default_level: &str) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        // A stderr that is gone would make it panic.
+        .log_internal_errors(false)
         .init();
 }
 
@@ -147,42 +149,4 @@ fn in_file(file: &Path, error: impl Display) -> anyhow::Error {
         file.display(),
         error.to_string().replace('\n', "\n  ")
     )
-}
-
-/// Ctrl-C, and the signal that service managers and Kubernetes send. Made before the work begins, so that an early
-/// signal is not lost.
-struct StopSignals {
-    runtime: Runtime,
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl StopSignals {
-    fn listen() -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let (interrupt, terminate) = {
-            let _in_runtime = runtime.enter();
-            (
-                signal(SignalKind::interrupt())?,
-                signal(SignalKind::terminate())?,
-            )
-        };
-        Ok(Self {
-            runtime,
-            interrupt,
-            terminate,
-        })
-    }
-
-    /// Waits for the next one.
-    fn wait(&mut self) {
-        self.runtime.block_on(async {
-            tokio::select! {
-                _ = self.interrupt.recv() => {}
-                _ = self.terminate.recv() => {}
-            }
-        });
-    }
 }

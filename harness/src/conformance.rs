@@ -21,6 +21,7 @@ mod run;
 mod sim;
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -82,15 +83,16 @@ pub fn run(args: &ConformanceArgs) -> ExitCode {
     let report = match run::run(args) {
         Ok(report) => report,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
             return ExitCode::from(2);
         }
     };
-    println!("{report}");
+    // A reader that has gone has seen enough.
+    let _ = writeln!(std::io::stdout(), "{report}");
     if let Some(path) = &args.json {
         let written = serde_json::to_vec_pretty(&report).map_err(anyhow::Error::from);
         if let Err(error) = written.and_then(|json| Ok(fs::write(path, json)?)) {
-            eprintln!("error: {}: {error}", path.display());
+            let _ = writeln!(std::io::stderr(), "error: {}: {error}", path.display());
             return ExitCode::from(2);
         }
     }

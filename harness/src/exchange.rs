@@ -3,6 +3,7 @@
 mod arrival;
 mod joined;
 mod phased;
+mod register;
 mod state;
 mod streamed;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub(crate) use joined::join_lines;
+pub(crate) use register::Register;
 pub(crate) use state::{Direction, Exchange, Message, Reply, Seat};
 
 use crate::http::Headers;

@@ -99,6 +99,12 @@ impl Shared {
         lock(&self.data).sizes()
     }
 
+    /// Names of all queues (by the bytes they were registered under) and how many items each holds.
+    #[must_use]
+    pub fn queue_lengths(&self) -> Vec<(Vec<u8>, usize)> {
+        lock(&self.queues).lengths()
+    }
+
     pub(crate) fn data_get(&self, key: &[u8]) -> Option<(Vec<u8>, u32)> {
         self.operate(
             || lock(&self.data).get(&self.rules.shared_data, key),
@@ -144,7 +150,10 @@ impl Shared {
     }
 
     pub(crate) fn remove_worker(&self, worker: u64) {
-        lock(&self.queues).remove_worker(worker);
+        let wakes = lock(&self.queues).remove_worker(worker);
+        for wake in wakes {
+            wake();
+        }
     }
 
     /// From now on `wake` is called when something comes for the worker's readers.

@@ -6,6 +6,7 @@ mod callbacks;
 mod clock;
 pub(crate) mod grpc;
 mod limits;
+mod set_properties;
 mod slot;
 mod strict;
 
@@ -18,6 +19,7 @@ use bytes::Bytes;
 pub use clock::{Clock, SystemClock, VirtualClock};
 pub use grpc::{GrpcAction, GrpcEvent, GrpcId, GrpcRequest, GrpcStatus};
 pub use limits::Limits;
+pub use set_properties::SetProperties;
 
 use crate::abi::HOSTCALLS;
 use crate::engine::Module;
@@ -332,31 +334,27 @@ impl Worker {
 
     /// What the driver must do now, in order.
     pub fn take_actions(&mut self, id: ExchangeId) -> Vec<Action> {
-        match self.world.exchanges.get_mut(&id) {
+        let actions = match self.world.exchanges.get_mut(&id) {
             Some(exchange) => std::mem::take(&mut exchange.actions),
             None => Vec::new(),
-        }
+        };
+        self.world.exchanges.settle(id);
+        actions
     }
 
     /// The exchanges that have actions waiting: a tick or another exchange's callback may have resumed them.
     #[must_use]
     pub fn with_actions(&self) -> Vec<ExchangeId> {
-        let mut ids: Vec<_> = self
-            .world
-            .exchanges
-            .iter()
-            .filter(|(_, exchange)| !exchange.actions.is_empty())
-            .map(|(id, _)| *id)
-            .collect();
-        ids.sort_unstable();
-        ids
+        self.world.exchanges.with_actions()
     }
 
     /// Ends an exchange, done or aborted: `on_log`, `on_done` and `on_delete` run in the profile's order. Calls that it
-    /// made and that are still to be made come out of [`Worker::take_root_calls`].
-    pub fn close(&mut self, id: ExchangeId) {
-        self.end_exchange(id);
+    /// made and that are still to be made come out of [`Worker::take_root_calls`]. What filters set as properties is left;
+    /// nothing, if the exchange was closed before.
+    pub fn close(&mut self, id: ExchangeId) -> SetProperties {
+        let properties = self.end_exchange(id);
         self.after_callbacks();
+        properties
     }
 
     /// How many bytes of the request and of the response the filters hold: a driver stops reading above its limit.
@@ -388,7 +386,15 @@ impl Worker {
 
     /// Runs the ticks that are due.
     pub fn tick_due(&mut self) {
-        let now = self.setup.clock.elapsed_nanos();
+        self.tick_until(self.setup.clock.elapsed_nanos());
+    }
+
+    /// Runs the ticks of every filter that asked for ticks, due or not: the last chance to send what waits for one.
+    pub fn tick_all(&mut self) {
+        self.tick_until(u64::MAX);
+    }
+
+    fn tick_until(&mut self, now: u64) {
         for (timer, _) in self.ticks().into_iter().filter(|(_, due)| *due <= now) {
             self.tick(timer);
         }
@@ -488,6 +494,12 @@ impl Worker {
                 .collect(),
             bytes_copied: self.world.bytes_copied,
         }
+    }
+
+    /// How many callbacks ran and how many functions of the host they called, so far.
+    #[must_use]
+    pub fn crossings(&self) -> (u64, u64) {
+        (self.world.callbacks, self.world.hostcalls.0.iter().sum())
     }
 
     /// The linear memory of all VMs, in bytes.

@@ -6,7 +6,7 @@ use clap::Args;
 use tollgate_harness::catalog;
 use tollgate_harness::proxy::{Config, ConfigError, Proxy, json_from_yaml};
 
-use super::{Failure, Modules, Outcome};
+use super::{Failure, Modules, Outcome, print};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -75,12 +75,12 @@ impl Arguments {
             Err(errors) => (errors, Vec::new()),
         };
         for error in &errors {
-            eprintln!("error: {error}");
+            print::complaint(format_args!("error: {error}"));
         }
         for warning in &warnings {
-            eprintln!("warning: {warning}");
+            print::complaint(format_args!("warning: {warning}"));
         }
-        Ok(self.conclude(errors.len(), warnings.len()))
+        self.conclude(errors.len(), warnings.len())
     }
 
     fn proxy_configuration(&self) -> Result<Outcome, Failure> {
@@ -90,33 +90,33 @@ impl Arguments {
             Ok(checked) => checked,
             Err(ConfigError::Wrong(errors)) => {
                 for error in &errors {
-                    eprintln!("error: {error}");
+                    print::complaint(format_args!("error: {error}"));
                 }
-                return Ok(self.conclude(errors.len(), 0));
+                return self.conclude(errors.len(), 0);
             }
             Err(error) => return Err(Failure::Input(super::in_file(&self.file, error))),
         };
         for warning in &checked.warnings {
-            eprintln!("warning: {warning}");
+            print::complaint(format_args!("warning: {warning}"));
         }
         let started = Proxy::try_filters(&checked.config);
         if let Err(error) = &started {
-            eprintln!("error: {error}");
+            print::complaint(format_args!("error: {error}"));
         }
-        Ok(self.conclude(usize::from(started.is_err()), checked.warnings.len()))
+        self.conclude(usize::from(started.is_err()), checked.warnings.len())
     }
 
-    fn conclude(&self, errors: usize, warnings: usize) -> Outcome {
+    fn conclude(&self, errors: usize, warnings: usize) -> Result<Outcome, Failure> {
         let file = self.file.display();
         if errors > 0 {
-            eprintln!("{file}: {errors} to mend");
-            return Outcome::Failed;
+            print::complaint(format_args!("{file}: {errors} to mend"));
+            return Ok(Outcome::Failed);
         }
         match warnings {
-            0 => println!("{file}: valid"),
-            _ => println!("{file}: valid, with {warnings} to consider"),
+            0 => print::line(format_args!("{file}: valid"))?,
+            _ => print::line(format_args!("{file}: valid, with {warnings} to consider"))?,
         }
-        Outcome::Fine
+        Ok(Outcome::Fine)
     }
 }
 

@@ -3,7 +3,8 @@ use std::net::SocketAddr;
 use clap::Args;
 use tollgate_harness::demo::{Demo, DemoError};
 
-use super::{Failure, Modules, Outcome, StopSignals};
+use super::signals::Signals;
+use super::{Failure, Modules, Outcome, print};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -36,10 +37,10 @@ impl Arguments {
         if self.check {
             return check(&demo);
         }
-        let mut stop = StopSignals::listen().map_err(Failure::run)?;
-        println!("{}", demo.page());
-        println!("Ctrl-C ends it. Each request writes a line:");
-        stop.wait();
+        let mut stop = Signals::listen().map_err(Failure::run)?;
+        print::line(demo.page())?;
+        print::line("Ctrl-C ends it. Each request writes a line:")?;
+        stop.wait_for_stop();
         Ok(Outcome::Fine)
     }
 }
@@ -48,9 +49,9 @@ fn check(demo: &Demo) -> Result<Outcome, Failure> {
     let mut outcome = Outcome::Fine;
     for (example, result) in demo.check().map_err(Failure::run)? {
         match result {
-            Ok(()) => println!("ok    {example}"),
+            Ok(()) => print::line(format_args!("ok    {example}"))?,
             Err(mismatch) => {
-                println!("FAIL  {example}: {mismatch}");
+                print::line(format_args!("FAIL  {example}: {mismatch}"))?;
                 outcome = Outcome::Failed;
             }
         }

@@ -4,7 +4,7 @@ use anyhow::Context;
 use clap::Args;
 use tollgate_harness::inspect::Severity;
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, print};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -33,12 +33,9 @@ impl Arguments {
             .with_context(|| self.file.display().to_string())
             .map_err(Failure::Input)?;
         if self.json {
-            println!(
-                "{}",
-                serde_json::to_string_pretty(&inspection).map_err(Failure::run)?
-            );
+            print::line(serde_json::to_string_pretty(&inspection).map_err(Failure::run)?)?;
         } else {
-            println!("{inspection}");
+            print::line(&inspection)?;
         }
         let refused = inspection
             .refusals

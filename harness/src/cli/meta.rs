@@ -2,7 +2,7 @@ use anyhow::anyhow;
 use clap::Args;
 use tollgate_harness::catalog::{self, FILTERS};
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, print};
 
 const EXAMPLES: &str = "\
 Example:
@@ -28,7 +28,7 @@ impl Arguments {
             ))
         })?;
         let meta = serde_json::to_string_pretty(&(filter.meta)()).map_err(Failure::run)?;
-        println!("{meta}");
+        print::line(meta)?;
         Ok(Outcome::Fine)
     }
 }

@@ -6,7 +6,8 @@ use clap::Args;
 use tollgate_harness::mock_llm::misbehaviour::Fault;
 use tollgate_harness::mock_llm::{MockLlm, Settings};
 
-use super::{Failure, Outcome, StopSignals};
+use super::signals::Signals;
+use super::{Failure, Outcome, print};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -79,7 +80,7 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(self) -> Result<Outcome, Failure> {
-        let mut stop = StopSignals::listen().map_err(Failure::run)?;
+        let mut stop = Signals::listen().map_err(Failure::run)?;
         let defaults = Settings::default();
         let settings = Settings {
             listen: self.listen,
@@ -101,8 +102,11 @@ impl Arguments {
         };
         let models = settings.models.join(", ");
         let provider = MockLlm::start(settings).map_err(Failure::run)?;
-        println!("Serving {} (models: {models})", provider.base_url());
-        stop.wait();
+        print::line(format_args!(
+            "Serving {} (models: {models})",
+            provider.base_url()
+        ))?;
+        stop.wait_for_stop();
         Ok(Outcome::Fine)
     }
 }

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
+use super::reception::Visit;
+
 /// Pieces that wait for a slow receiver. Each is what one read or one filter gave, so that the memory of a stalled
 /// stream is small and bounded, and a filled channel holds the sender back.
 const WAITING: usize = 2;
@@ -28,28 +30,56 @@ pub(super) type Filler = mpsc::Sender<Piece>;
 #[error("the body was cut off before its end")]
 pub(super) struct CutOff;
 
-/// A body whose pieces come through a channel.
+/// A body that was there from the beginning, or whose pieces come through a channel.
 #[derive(Debug)]
 pub(super) struct PipedBody {
-    /// None once the end was told.
-    pieces: Option<mpsc::Receiver<Piece>>,
+    content: Content,
+    /// What is over together with the body.
+    _visit: Option<Visit>,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// Nothing, or nothing any more.
+    Over,
+    Whole(Bytes),
+    Pieces(mpsc::Receiver<Piece>),
 }
 
 impl PipedBody {
     /// A body without content.
     pub(super) fn empty() -> Self {
-        Self { pieces: None }
+        Self::of(Content::Over)
+    }
+
+    /// A body that is there already.
+    pub(super) fn whole(bytes: Bytes) -> Self {
+        Self::of(if bytes.is_empty() {
+            Content::Over
+        } else {
+            Content::Whole(bytes)
+        })
     }
 
     /// A body and the side that fills it.
     pub(super) fn piped() -> (Filler, Self) {
         let (filler, pieces) = mpsc::channel(WAITING);
-        (
-            filler,
-            Self {
-                pieces: Some(pieces),
-            },
-        )
+        (filler, Self::of(Content::Pieces(pieces)))
+    }
+
+    /// The body, with which a client's visit is over.
+    pub(super) fn ending(self, visit: Visit) -> Self {
+        Self {
+            _visit: Some(visit),
+            ..self
+        }
+    }
+
+    fn of(content: Content) -> Self {
+        Self {
+            content,
+            _visit: None,
+        }
     }
 }
 
@@ -61,17 +91,23 @@ impl Body for PipedBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
-        let Some(pieces) = &mut self.pieces else {
-            return Poll::Ready(None);
+        let piece = match &mut self.content {
+            Content::Over => return Poll::Ready(None),
+            Content::Whole(bytes) => {
+                let frame = Frame::data(std::mem::take(bytes));
+                self.content = Content::Over;
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            Content::Pieces(pieces) => std::task::ready!(pieces.poll_recv(context)),
         };
-        match std::task::ready!(pieces.poll_recv(context)) {
+        match piece {
             None => {
-                self.pieces = None;
+                self.content = Content::Over;
                 Poll::Ready(Some(Err(CutOff)))
             }
             Some(piece) => {
                 if piece.end {
-                    self.pieces = None;
+                    self.content = Content::Over;
                 }
                 Poll::Ready(piece.frame.map(Ok))
             }
@@ -79,14 +115,14 @@ impl Body for PipedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.pieces.is_none()
+        matches!(self.content, Content::Over)
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.pieces.is_none() {
-            SizeHint::with_exact(0)
-        } else {
-            SizeHint::default()
+        match &self.content {
+            Content::Over => SizeHint::with_exact(0),
+            Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Pieces(_) => SizeHint::default(),
         }
     }
 }

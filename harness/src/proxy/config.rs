@@ -1,6 +1,9 @@
 //! The proxy's YAML: read whole, every mistake reported at once with its path and what to write instead.
 
 mod raw;
+mod shown;
+mod source;
+mod transport;
 mod validate;
 
 use std::collections::BTreeSet;
@@ -12,12 +15,18 @@ use std::time::Duration;
 use tollgate_kit::config::{Field, Problem, Reader};
 use tollgate_kit::schema::Json;
 
+use super::access_log::Destination;
+use super::routes::Route;
 use crate::catalog::Search;
-use crate::engine::Engine;
 use crate::profile::Profile;
 use crate::worker::FilterSpec;
 use raw::RawConfig;
-use validate::validate;
+pub use source::Source;
+use source::{Files, Workshop};
+pub(super) use transport::{
+    ConnectionLimits, Listen, Protocol, RequestLimits, Timeouts, Transport, Trust,
+};
+use validate::{Place, validate};
 
 /// A validated configuration, its modules compiled.
 #[derive(Clone, Debug)]
@@ -27,41 +36,34 @@ pub struct Config {
     pub(super) workers: NonZeroUsize,
     pub(super) body_buffer: usize,
     pub(super) shutdown_timeout: Duration,
-    pub(super) access_log: bool,
     /// Whether filters fail that do what does not work on every host.
     pub(super) strict: bool,
+    pub(super) access_log: Option<Log>,
     pub(super) admin: Option<SocketAddr>,
-    pub(super) listeners: Vec<SocketAddr>,
+    pub(super) listeners: Vec<Listen>,
+    /// The most specific first.
     pub(super) routes: Vec<Route>,
     pub(super) clusters: Vec<Cluster>,
     pub(super) filters: Vec<FilterSpec>,
+    /// The whole as it may be shown.
+    pub(super) shown: Json,
 }
 
-/// Where requests of one path prefix go. Routes stand longest prefix first.
+/// Where the access log goes, and what it tells besides its own fields.
 #[derive(Clone, Debug)]
-pub(super) struct Route {
-    pub(super) prefix: String,
-    /// Index into the clusters.
-    pub(super) cluster: usize,
-    /// Indices into the filters.
-    pub(super) filters: Vec<usize>,
-}
-
-impl Route {
-    /// Whether a path without its query belongs here: prefixes end at a slash.
-    pub(super) fn takes(&self, path: &str) -> bool {
-        path.strip_prefix(self.prefix.as_str()).is_some_and(|rest| {
-            rest.is_empty() || rest.starts_with('/') || self.prefix.ends_with('/')
-        })
-    }
+pub(super) struct Log {
+    pub(super) destination: Destination,
+    /// Names of fields and the properties they show.
+    pub(super) fields: Vec<(String, String)>,
 }
 
 /// An upstream.
 #[derive(Clone, Debug)]
 pub(super) struct Cluster {
     pub(super) name: String,
-    pub(super) endpoints: Vec<http::uri::Authority>,
-    pub(super) connect_timeout: Duration,
+    /// `host:port`, and how many turns it gets for each turn of one with 1.
+    pub(super) endpoints: Vec<(http::uri::Authority, u32)>,
+    pub(super) transport: Transport,
 }
 
 /// A configuration that can't be used.
@@ -115,11 +117,7 @@ impl Config {
     /// # Errors
     /// When it can't be read, or anything in it is wrong.
     pub fn load(path: &Path, search: &Search) -> Result<Checked, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
-            path: path.to_path_buf(),
-            source,
-        })?;
-        Self::read(&text, path.parent().unwrap_or(Path::new(".")), search)
+        Source::new(path.to_path_buf(), search.clone()).load()
     }
 
     /// Reads a text; paths in it are relative to `base`.
@@ -127,17 +125,40 @@ impl Config {
     /// # Errors
     /// When anything in it is wrong.
     pub fn read(text: &str, base: &Path, search: &Search) -> Result<Checked, ConfigError> {
+        let workshop = Workshop::open().map_err(ConfigError::Engine)?;
+        Self::read_in(text, base, search, &workshop, &Files::default())
+    }
+
+    fn read_in(
+        text: &str,
+        base: &Path,
+        search: &Search,
+        workshop: &Workshop,
+        files: &Files,
+    ) -> Result<Checked, ConfigError> {
         let text = json_from_yaml(text)?;
-        let engine = Engine::for_traffic().map_err(ConfigError::Engine)?;
         let environment = |name: &str| std::env::var(name).ok();
         let mut reader = Reader::new(&environment);
         let config = reader
             .document(text.as_bytes())
             .and_then(|value| RawConfig::read(value, &mut reader))
-            .and_then(|raw| validate(raw, base, search, engine, &mut reader));
+            .and_then(|raw| {
+                let place = Place {
+                    base,
+                    search,
+                    workshop,
+                    files,
+                };
+                validate(raw, &place, &mut reader)
+            });
         let (errors, warnings) = reader.finish();
         match config {
-            Some(config) if errors.is_empty() => Ok(Checked { config, warnings }),
+            Some(mut config) if errors.is_empty() => {
+                // It was read as JSON above.
+                let document = serde_json::from_str(&text).unwrap_or_default();
+                config.shown = shown::shown(&document, &config.filters);
+                Ok(Checked { config, warnings })
+            }
             _ => Err(ConfigError::Wrong(errors)),
         }
     }

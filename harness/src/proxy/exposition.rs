@@ -5,9 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::UNIX_EPOCH;
 
-use super::counters::Counters;
+use super::counters::{Counters, DURATIONS, Histogram};
+use super::process::Process;
+use super::reload::State;
 use crate::abi::MetricKind;
 use crate::shared::{Metric, Shared};
 
@@ -21,53 +24,86 @@ const BUCKETS: [u64; 18] = [
 ];
 
 /// Everything that is counted.
-pub(super) fn text(counters: &Counters, shared: &Shared, workers: usize) -> String {
+pub(super) fn text(counters: &Counters, shared: &Shared, workers: usize, state: &State) -> String {
     let mut out = String::new();
     let mut page = Page { out: &mut out };
-    page.about(
-        "tollgate_requests_total",
-        "counter",
-        "Requests by the status that the client got.",
+    page.about("tollgate_build_info", "gauge", "The version that runs.");
+    page.sample(
+        "tollgate_build_info",
+        &[("version", env!("CARGO_PKG_VERSION"))],
+        1,
     );
-    for (status, count) in counters.requests() {
-        page.sample(
-            "tollgate_requests_total",
-            &[("status", &status.to_string())],
-            count,
-        );
-    }
+    requests(&mut page, counters);
+    let counted = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let figures = [
         (
             "tollgate_requests_aborted_total",
             "Requests whose client went away before the end.",
-            &counters.aborted,
+            counted(&counters.aborted),
         ),
         (
             "tollgate_upstream_unreachable_total",
             "Requests that found no upstream.",
-            &counters.unreachable,
+            counted(&counters.unreachable),
         ),
         (
             "tollgate_filter_traps_total",
             "Traps of filters.",
-            &counters.traps,
+            counted(&counters.traps),
         ),
         (
             "tollgate_vm_reloads_total",
             "Filter VMs made anew after a trap.",
-            &counters.reloads,
+            counted(&counters.reloads),
+        ),
+        (
+            "tollgate_filter_callbacks_total",
+            "Callbacks of filters that ran.",
+            counted(&counters.callbacks),
+        ),
+        (
+            "tollgate_filter_hostcalls_total",
+            "Functions of the host that filters called.",
+            counted(&counters.hostcalls),
+        ),
+        (
+            "tollgate_access_log_dropped_total",
+            "Lines that the access log could not take.",
+            counted(&counters.log_dropped),
         ),
     ];
-    for (name, help, counter) in figures {
+    for (name, help, value) in figures {
         page.about(name, "counter", help);
-        page.sample(name, &[], counter.load(Ordering::Relaxed));
+        page.sample(name, &[], value);
     }
-    page.about("tollgate_requests_open", "gauge", "Requests under way.");
-    page.sample(
-        "tollgate_requests_open",
-        &[],
-        counters.open.load(Ordering::Relaxed),
+    let gauges = [
+        (
+            "tollgate_requests_open",
+            "Requests under way.",
+            counters.open.load(Ordering::Relaxed),
+        ),
+        (
+            "tollgate_vm_memory_bytes",
+            "Linear memory of the filters' VMs.",
+            counters.vm_memory.load(Ordering::Relaxed),
+        ),
+    ];
+    for (name, help, value) in gauges {
+        page.about(name, "gauge", help);
+        page.sample(name, &[], value);
+    }
+    page.about(
+        "tollgate_requests_failed_total",
+        "counter",
+        "Requests that the proxy itself ended, by reason.",
     );
+    for (reason, count) in counters.failures.counts() {
+        page.sample(
+            "tollgate_requests_failed_total",
+            &[("reason", reason)],
+            count,
+        );
+    }
     page.about("tollgate_workers", "gauge", "Worker threads.");
     page.sample("tollgate_workers", &[], workers);
     page.about(
@@ -75,13 +111,172 @@ pub(super) fn text(counters: &Counters, shared: &Shared, workers: usize) -> Stri
         "gauge",
         "Worker threads whose filters are configured.",
     );
-    page.sample(
-        "tollgate_workers_ready",
-        &[],
-        counters.ready.load(Ordering::Relaxed),
-    );
+    page.sample("tollgate_workers_ready", &[], counted(&counters.ready));
+    configuration(&mut page, state);
+    process(&mut page, counters, Process::now());
     filters(&mut page, shared.metrics());
     out
+}
+
+fn requests(page: &mut Page<'_>, counters: &Counters) {
+    let requests = counters.requests();
+    page.about(
+        "tollgate_requests_total",
+        "counter",
+        "Requests by the status that the client got.",
+    );
+    for (status, count) in &requests.by_status {
+        page.sample(
+            "tollgate_requests_total",
+            &[("status", &status.to_string())],
+            count,
+        );
+    }
+    page.about(
+        "tollgate_request_duration_seconds",
+        "histogram",
+        "From a request's headers to the end of its answer.",
+    );
+    page.durations(
+        "tollgate_request_duration_seconds",
+        &[],
+        &requests.durations,
+    );
+    for (name, help, value) in [
+        (
+            "tollgate_request_body_bytes_total",
+            "Bytes of bodies that clients sent.",
+            requests.received,
+        ),
+        (
+            "tollgate_response_body_bytes_total",
+            "Bytes of bodies for clients.",
+            requests.sent,
+        ),
+    ] {
+        page.about(name, "counter", help);
+        page.sample(name, &[], value);
+    }
+    let upstreams: Vec<_> = requests
+        .upstreams
+        .iter()
+        .map(|((cluster, endpoint), upstream)| {
+            let labels = [
+                ("cluster", cluster.as_str()),
+                ("endpoint", endpoint.as_str()),
+            ];
+            (labels, upstream)
+        })
+        .collect();
+    page.about(
+        "tollgate_upstream_requests_total",
+        "counter",
+        "Requests by the endpoint that was asked.",
+    );
+    for (labels, upstream) in &upstreams {
+        page.sample(
+            "tollgate_upstream_requests_total",
+            labels,
+            upstream.requests,
+        );
+    }
+    page.about(
+        "tollgate_upstream_failures_total",
+        "counter",
+        "Requests that the endpoint gave no answer to.",
+    );
+    for (labels, upstream) in &upstreams {
+        page.sample(
+            "tollgate_upstream_failures_total",
+            labels,
+            upstream.failures,
+        );
+    }
+    page.about(
+        "tollgate_upstream_duration_seconds",
+        "histogram",
+        "From the request's way upstream to the answer's headers.",
+    );
+    for (labels, upstream) in &upstreams {
+        page.durations(
+            "tollgate_upstream_duration_seconds",
+            labels,
+            &upstream.durations,
+        );
+    }
+}
+
+/// Under the names that Prometheus' client libraries use.
+fn process(page: &mut Page<'_>, counters: &Counters, process: Process) {
+    let began = counters
+        .began
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    page.about(
+        "process_start_time_seconds",
+        "gauge",
+        "When the process started, in seconds since 1970.",
+    );
+    page.sample("process_start_time_seconds", &[], began.as_secs_f64());
+    if let Some(seconds) = process.cpu_seconds {
+        page.about(
+            "process_cpu_seconds_total",
+            "counter",
+            "Processor time used, in seconds.",
+        );
+        page.sample("process_cpu_seconds_total", &[], seconds);
+    }
+    if let Some(bytes) = process.resident_bytes {
+        page.about("process_resident_memory_bytes", "gauge", "Resident memory.");
+        page.sample("process_resident_memory_bytes", &[], bytes);
+    }
+    if let Some(files) = process.open_files {
+        page.about("process_open_fds", "gauge", "Open file descriptors.");
+        page.sample("process_open_fds", &[], files);
+    }
+    if let Some(threads) = process.threads {
+        page.about("process_threads", "gauge", "Threads.");
+        page.sample("process_threads", &[], threads);
+    }
+}
+
+fn configuration(page: &mut Page<'_>, state: &State) {
+    let rows = [
+        (
+            "tollgate_config_generation",
+            "gauge",
+            "Configurations taken so far; the first is 1.",
+            state.generation,
+        ),
+        (
+            "tollgate_config_reloads_total",
+            "counter",
+            "Configurations taken after the first.",
+            state.generation.saturating_sub(1),
+        ),
+        (
+            "tollgate_config_reloads_failed_total",
+            "counter",
+            "Configurations refused while another went on.",
+            state.failed,
+        ),
+        (
+            "tollgate_config_last_reload_successful",
+            "gauge",
+            "Whether the last configuration that was read was taken.",
+            u64::from(state.last_error.is_none()),
+        ),
+        (
+            "tollgate_config_taken_timestamp_seconds",
+            "gauge",
+            "When the configuration in force was taken, in seconds since 1970.",
+            state.since_unix_seconds,
+        ),
+    ];
+    for (name, kind, help, value) in rows {
+        page.about(name, kind, help);
+        page.sample(name, &[], value);
+    }
 }
 
 /// The filters' own, a family at a time.
@@ -172,6 +367,23 @@ impl Page<'_> {
         }
         let close = if labels.is_empty() { "" } else { "}" };
         let _ = writeln!(self.out, "{close} {value}");
+    }
+
+    fn durations(&mut self, name: &str, labels: &[(&str, &str)], durations: &Histogram) {
+        let bucket = format!("{name}_bucket");
+        let bounds = DURATIONS.iter().map(ToString::to_string);
+        let mut within = 0_u64;
+        for (bound, count) in bounds.chain(["+Inf".to_owned()]).zip(durations.buckets) {
+            within = within.saturating_add(count);
+            let labels: Vec<_> = labels
+                .iter()
+                .copied()
+                .chain([("le", bound.as_str())])
+                .collect();
+            self.sample(&bucket, &labels, within);
+        }
+        self.sample(&format!("{name}_sum"), labels, durations.sum.as_secs_f64());
+        self.sample(&format!("{name}_count"), labels, durations.count());
     }
 
     fn histogram(&mut self, name: &str, labels: &[(&str, &str)], samples: &BTreeMap<u64, u64>) {

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -17,7 +17,10 @@ use super::upstream::Upstreams;
 use crate::abi::LogLevel;
 use crate::exchange::{Action, Event, ExchangeId, Peer};
 use crate::vm::LogLine;
-use crate::worker::Worker;
+use crate::worker::{GrpcEvent, SetProperties, Worker};
+
+/// How long filters that are about to be dropped may wait for the answers to their last calls.
+const LAST_CALLS: Duration = Duration::from_secs(5);
 
 /// A [`Worker`] and everyone who waits for it.
 pub(super) struct Filters {
@@ -28,11 +31,17 @@ pub(super) struct Filters {
     counters: Arc<Counters>,
     traps_seen: Cell<usize>,
     reloads_seen: Cell<u64>,
+    crossings_seen: Cell<(u64, u64)>,
+    memory_seen: Cell<i64>,
     /// When the tick that is slept for is due.
     planned: Cell<Option<Instant>>,
     replan: Notify,
     /// Something came into a queue that is read here.
     queued: Arc<Notify>,
+    /// HTTP calls under way that belong to no exchange.
+    calls: Cell<usize>,
+    /// A call of that kind ended.
+    called: Notify,
 }
 
 impl Filters {
@@ -53,8 +62,12 @@ impl Filters {
             counters,
             traps_seen: Cell::new(0),
             reloads_seen: Cell::new(0),
+            crossings_seen: Cell::new((0, 0)),
+            memory_seen: Cell::new(0),
             planned: Cell::new(None),
             replan: Notify::new(),
+            calls: Cell::new(0),
+            called: Notify::new(),
         });
         filters.settle(None);
         filters
@@ -97,11 +110,37 @@ impl Filters {
         }
     }
 
+    /// Before the filters are dropped: one more tick, which is where they send what they queued (the usage of the last
+    /// requests), and the end of the calls that it made.
+    pub(super) async fn settle_accounts(self: Rc<Self>) {
+        self.worker.borrow_mut().tick_all();
+        self.settle(None);
+        let ended = async {
+            while self.calls_open() > 0 {
+                self.called.notified().await;
+            }
+        };
+        if tokio::time::timeout(LAST_CALLS, ended).await.is_err() {
+            tracing::warn!(
+                "filters are dropped with {} of their calls unanswered",
+                self.calls_open()
+            );
+        }
+        // A stream may be meant to last as long as its filter.
+        self.grpc.cancel_all();
+    }
+
+    /// Calls under way that belong to no exchange, and will have an answer.
+    fn calls_open(&self) -> usize {
+        self.calls.get().saturating_add(self.grpc.calls_open())
+    }
+
     /// After each turn of the worker: hands out what came of it, besides the actions of the exchange whose turn it was.
     fn settle(self: &Rc<Self>, turn_of: Option<ExchangeId>) {
         let (logs, calls, grpc, woken, tick) = {
             let mut worker = self.worker.borrow_mut();
             self.report_traps(&worker);
+            self.report_cost(&worker);
             (
                 worker.take_logs(),
                 worker.take_root_calls(),
@@ -122,8 +161,11 @@ impl Filters {
             let id = call.id;
             let outcome = self.upstreams.call(call);
             let filters = Rc::clone(self);
+            filters.calls.update(|calls| calls + 1);
             tokio::task::spawn_local(async move {
                 let outcome = outcome.await;
+                filters.calls.update(|calls| calls.saturating_sub(1));
+                filters.called.notify_one();
                 filters.worker.borrow_mut().root_call_done(id, outcome);
                 filters.settle(None);
             });
@@ -131,6 +173,9 @@ impl Filters {
         if !grpc.is_empty() {
             let filters = Rc::clone(self);
             let tell: Tell = Rc::new(move |id, event| {
+                if matches!(event, GrpcEvent::Closed(_)) {
+                    filters.called.notify_one();
+                }
                 filters.worker.borrow_mut().grpc_event(id, event);
                 filters.settle(None);
             });
@@ -164,6 +209,26 @@ impl Filters {
         let new = reloads.saturating_sub(self.reloads_seen.replace(reloads));
         self.counters.reloads.fetch_add(new, Ordering::Relaxed);
     }
+
+    fn report_cost(&self, worker: &Worker) {
+        let (callbacks, hostcalls) = worker.crossings();
+        let seen = self.crossings_seen.replace((callbacks, hostcalls));
+        let add = |counter: &AtomicU64, now: u64, seen: u64| {
+            counter.fetch_add(now.saturating_sub(seen), Ordering::Relaxed);
+        };
+        add(&self.counters.callbacks, callbacks, seen.0);
+        add(&self.counters.hostcalls, hostcalls, seen.1);
+        let memory = i64::try_from(worker.memory_bytes()).unwrap_or(i64::MAX);
+        let grown = memory.saturating_sub(self.memory_seen.replace(memory));
+        self.counters.vm_memory.fetch_add(grown, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Filters {
+    fn drop(&mut self) {
+        let memory = self.memory_seen.get();
+        self.counters.vm_memory.fetch_sub(memory, Ordering::Relaxed);
+    }
 }
 
 /// One exchange's way through the filters.
@@ -188,6 +253,12 @@ impl Passage {
     /// Bytes of the request and of the response that the filters hold.
     pub(super) fn held(&self) -> (usize, usize) {
         self.filters.worker.borrow().held(self.id)
+    }
+
+    /// Ends the exchange: the filters' `on_log` runs. What they set as properties is left.
+    pub(super) fn close(self) -> SetProperties {
+        // Dropping it closes it once more, which does nothing.
+        self.filters.worker.borrow_mut().close(self.id)
     }
 
     /// Waits until something else than this exchange's own events has led to actions.

@@ -81,6 +81,16 @@ impl Flow {
         self.finished
     }
 
+    /// Whether more is to be read.
+    pub(super) fn is_reading(&self) -> bool {
+        self.source.is_some()
+    }
+
+    /// Whether the receiver is to take what waits.
+    pub(super) fn is_stuffed(&self) -> bool {
+        !self.waiting.is_empty() && matches!(self.sink, Sink::Open(_))
+    }
+
     /// Gives up reading; hands back a body that is not at its end.
     pub(super) fn stop_reading(&mut self) -> Option<Incoming> {
         self.source.take()

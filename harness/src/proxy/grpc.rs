@@ -55,6 +55,8 @@ struct UnderWay {
     messages: Option<mpsc::UnboundedSender<Result<Bytes, Cancelled>>>,
     unsent: Rc<Cell<usize>>,
     task: AbortHandle,
+    /// Whether it is a call with one message each way, not a stream.
+    unary: bool,
 }
 
 /// The filter wants nothing more of the stream.
@@ -85,8 +87,23 @@ impl GrpcCalls {
         }
     }
 
+    /// Calls under way, streams not counted.
+    pub(super) fn calls_open(&self) -> usize {
+        let under_way = self.under_way.borrow();
+        under_way.values().filter(|call| call.unary).count()
+    }
+
+    /// Ends everything under way: nobody is left to be told of it.
+    pub(super) fn cancel_all(&self) {
+        let ids: Vec<GrpcId> = self.under_way.borrow().keys().copied().collect();
+        for id in ids {
+            self.cancel(id);
+        }
+    }
+
     fn open(&self, request: GrpcRequest, tell: Tell) {
         let (id, timeout) = (request.id, request.timeout);
+        let unary = request.message.is_some();
         let (messages, outgoing) = mpsc::unbounded_channel();
         let unsent = Rc::new(Cell::new(0));
         let body = Outgoing {
@@ -125,6 +142,7 @@ impl GrpcCalls {
             messages,
             unsent,
             task: task.abort_handle(),
+            unary,
         };
         self.under_way.borrow_mut().insert(id, call);
     }

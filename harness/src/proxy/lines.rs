@@ -4,21 +4,23 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::header::{
-    CONNECTION, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
-use http::{Method, StatusCode, request, response};
+use http::{Method, StatusCode, Version, request, response};
 
 use crate::http::Headers;
 
 /// Headers that concern one connection ([RFC 9110 section 7.6.1](https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1)),
 /// besides those that `Connection` names. `Transfer-Encoding` is one too, but filters see it: on Kong it is what tells
-/// them that a body will come.
-const OF_THE_CONNECTION: [HeaderName; 5] = [
+/// them that a body will come; and `TE: trailers` passes, since the proxy hands trailers on.
+const OF_THE_CONNECTION: [HeaderName; 6] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-authenticate"),
+    HeaderName::from_static("proxy-authorization"),
     HeaderName::from_static("proxy-connection"),
-    TE,
     UPGRADE,
 ];
 
@@ -44,12 +46,19 @@ pub(super) enum Unsendable {
 pub(super) struct Origin<'a> {
     /// The client.
     pub(super) client: SocketAddr,
+    /// `http` or `https`.
+    pub(super) scheme: &'a str,
     /// Names the request in the log and upstream.
     pub(super) request_id: &'a str,
 }
 
-/// The request's lines as filters see them, or none where it names no host or no path.
-pub(super) fn from_request(head: &request::Parts, origin: Origin<'_>) -> Option<Headers> {
+/// The request's lines as filters see them, the same for HTTP/1.1 and HTTP/2; none where it names no host or no path.
+/// With `upgrade` the lines stay in with which the client asks for another protocol.
+pub(super) fn from_request(
+    head: &request::Parts,
+    origin: Origin<'_>,
+    upgrade: Option<&Upgrade>,
+) -> Option<Headers> {
     let target = head.uri.path_and_query()?;
     let authority = match head.uri.authority() {
         Some(authority) => Bytes::copy_from_slice(authority.as_str().as_bytes()),
@@ -62,15 +71,27 @@ pub(super) fn from_request(head: &request::Parts, origin: Origin<'_>) -> Option<
     );
     headers.push(":path", Bytes::copy_from_slice(target.as_str().as_bytes()));
     headers.push(":authority", authority);
-    headers.push(":scheme", "http");
-    push_all(&mut headers, &head.headers, &[HOST, EXPECT]);
+    headers.push(":scheme", origin.scheme.to_owned());
+    if head.version == Version::HTTP_2 {
+        push_all(&mut headers, &head.headers, &[HOST, EXPECT, COOKIE]);
+        push_cookies(&mut headers, &head.headers);
+    } else {
+        push_all(&mut headers, &head.headers, &[HOST, EXPECT]);
+    }
+    if head.headers.get_all(TE).iter().any(names_trailers) {
+        headers.push("te", "trailers");
+    }
+    if let Some(upgrade) = upgrade {
+        headers.push("connection", "upgrade");
+        headers.push("upgrade", upgrade.0.clone());
+    }
     let client = origin.client.ip();
     let forwarded = match joined(&headers, "x-forwarded-for") {
         Some(before) => [before.as_slice(), b", ", client.to_string().as_bytes()].concat(),
         None => client.to_string().into_bytes(),
     };
     headers.set("x-forwarded-for", forwarded);
-    headers.set("x-forwarded-proto", "http");
+    headers.set("x-forwarded-proto", origin.scheme.to_owned());
     headers.set("x-request-id", origin.request_id.to_owned());
     Some(headers)
 }
@@ -91,10 +112,12 @@ pub(super) fn from_trailers(trailers: &HeaderMap) -> Headers {
         .collect()
 }
 
-/// The head of a request to `endpoint`.
+/// The head of a request to `endpoint`: the target as it stands in an HTTP/1.1 request, and a Host. With `upgrade` it
+/// asks for another protocol.
 pub(super) fn to_request(
     headers: &Headers,
     endpoint: &Authority,
+    upgrade: Option<&Upgrade>,
 ) -> Result<request::Parts, Unsendable> {
     let method = headers
         .get(":method")
@@ -106,12 +129,8 @@ pub(super) fn to_request(
         .and_then(|path| PathAndQuery::from_maybe_shared(path.clone()).ok())
         .ok_or(Unsendable::Path)?;
     let (mut head, ()) = http::Request::new(()).into_parts();
-    let mut uri = http::uri::Parts::default();
-    uri.scheme = Some(Scheme::HTTP);
-    uri.authority = Some(endpoint.clone());
-    uri.path_and_query = Some(target);
     head.method = method;
-    head.uri = Uri::from_parts(uri).map_err(|_| Unsendable::Path)?;
+    head.uri = Uri::from(target);
     let authority = headers.get(":authority").or_else(|| headers.get("host"));
     let host = match authority {
         Some(authority) => HeaderValue::from_maybe_shared(authority.clone()),
@@ -120,20 +139,102 @@ pub(super) fn to_request(
     head.headers = to_map(headers)?;
     head.headers
         .insert(HOST, host.map_err(|_| Unsendable::Header)?);
+    if headers.contains("te") {
+        head.headers.insert(TE, TRAILERS);
+    }
+    if let Some(upgrade) = upgrade {
+        upgrade.ask(&mut head.headers);
+    }
     Ok(head)
 }
 
-/// The head of an answer to the client.
-pub(super) fn to_response(headers: &Headers) -> Result<response::Parts, Unsendable> {
+/// A request's head as HTTP/1.1 has it.
+pub(super) fn for_http1(mut head: request::Parts) -> request::Parts {
+    // TE concerns the connection, which is said beside it.
+    if head.headers.contains_key(TE) && !head.headers.contains_key(CONNECTION) {
+        head.headers
+            .insert(CONNECTION, HeaderValue::from_static("te"));
+    }
+    head
+}
+
+/// A request's head as HTTP/2 has it, where Host is a part of the target.
+pub(super) fn for_http2(
+    mut head: request::Parts,
+    secure: bool,
+    endpoint: &Authority,
+) -> request::Parts {
+    let host = head.headers.remove(HOST);
+    let authority = host.and_then(|host| {
+        Authority::from_maybe_shared(Bytes::copy_from_slice(host.as_bytes())).ok()
+    });
+    let mut uri = head.uri.into_parts();
+    uri.scheme = Some(if secure { Scheme::HTTPS } else { Scheme::HTTP });
+    uri.authority = Some(authority.unwrap_or_else(|| endpoint.clone()));
+    head.uri = Uri::from_parts(uri).unwrap_or_default();
+    head.version = Version::HTTP_2;
+    head
+}
+
+/// The head of an answer to the client; with `upgrade` one that changes the protocol.
+pub(super) fn to_response(
+    headers: &Headers,
+    upgrade: Option<&Upgrade>,
+) -> Result<response::Parts, Unsendable> {
     let status = headers
         .get(":status")
         .and_then(|status| StatusCode::from_bytes(status).ok());
     let (mut head, ()) = http::Response::new(()).into_parts();
+    let switches =
+        |status: StatusCode| upgrade.is_some() && status == StatusCode::SWITCHING_PROTOCOLS;
     head.status = status
-        .filter(|status| !status.is_informational())
+        .filter(|status| !status.is_informational() || switches(*status))
         .ok_or(Unsendable::Status)?;
     head.headers = to_map(headers)?;
+    if let Some(upgrade) = upgrade.filter(|_| switches(head.status)) {
+        upgrade.ask(&mut head.headers);
+    }
     Ok(head)
+}
+
+/// Another protocol that a client wants to speak on its connection.
+#[derive(Clone, Debug)]
+pub(super) struct Upgrade(Bytes);
+
+impl Upgrade {
+    /// What the client asks for, if it asks.
+    pub(super) fn wanted(head: &request::Parts) -> Option<Self> {
+        let asks = named(&head.headers).any(|name| name.eq_ignore_ascii_case("upgrade"));
+        let protocol = head.headers.get(UPGRADE)?;
+        // An offer to speak HTTP/2, which clients make unasked: a server may go on with HTTP/1.1 (RFC 9110 section 7.8).
+        let offer = protocol.as_bytes().eq_ignore_ascii_case(b"h2c");
+        let asks = asks && head.version == Version::HTTP_11 && !offer;
+        asks.then(|| Self(value(protocol)))
+    }
+
+    /// Whether it is one of `protocols`.
+    pub(super) fn is_one_of(&self, protocols: &[String]) -> bool {
+        protocols
+            .iter()
+            .any(|protocol| self.0.eq_ignore_ascii_case(protocol.as_bytes()))
+    }
+
+    fn ask(&self, headers: &mut HeaderMap) {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        // It was a header's value before.
+        if let Ok(protocol) = HeaderValue::from_maybe_shared(self.0.clone()) {
+            headers.insert(UPGRADE, protocol);
+        }
+    }
+}
+
+/// A version as the log and the filters' property `request.protocol` have it.
+pub(super) fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
+    }
 }
 
 /// The lines without pseudo-headers and without what is hyper's to say: how the body is framed on this connection.
@@ -141,7 +242,7 @@ pub(super) fn to_map(headers: &Headers) -> Result<HeaderMap, Unsendable> {
     let mut map = HeaderMap::with_capacity(headers.len());
     for (name, line) in headers.iter().filter(|(name, _)| !name.starts_with(b":")) {
         let name = HeaderName::from_bytes(name).map_err(|_| Unsendable::Header)?;
-        if name == TRANSFER_ENCODING || OF_THE_CONNECTION.contains(&name) {
+        if name == TRANSFER_ENCODING || name == TE || OF_THE_CONNECTION.contains(&name) {
             continue;
         }
         let line = HeaderValue::from_maybe_shared(line.clone()).map_err(|_| Unsendable::Header)?;
@@ -151,22 +252,47 @@ pub(super) fn to_map(headers: &Headers) -> Result<HeaderMap, Unsendable> {
 }
 
 fn push_all(headers: &mut Headers, map: &HeaderMap, without: &[HeaderName]) {
-    let named: Vec<&str> = map
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(','))
-        .map(str::trim)
-        .collect();
+    let named: Vec<&str> = named(map).collect();
     for (name, line) in map {
         let of_the_connection = OF_THE_CONNECTION.contains(name)
             || named.iter().any(|other| {
                 name.as_str().eq_ignore_ascii_case(other) && *name != TRANSFER_ENCODING
             });
-        if !of_the_connection && !without.contains(name) {
+        if !of_the_connection && *name != TE && !without.contains(name) {
             headers.push(Bytes::copy_from_slice(name.as_ref()), value(line));
         }
     }
+}
+
+/// The headers that `Connection` names.
+fn named(map: &HeaderMap) -> impl Iterator<Item = &str> {
+    map.get_all(CONNECTION)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .map(str::trim)
+}
+
+/// On HTTP/2 a Cookie may come in several lines, for the sake of compression; further on it is one ([RFC 9113 section
+/// 8.2.3](https://www.rfc-editor.org/rfc/rfc9113#section-8.2.3)).
+fn push_cookies(headers: &mut Headers, map: &HeaderMap) {
+    let crumbs: Vec<&[u8]> = map
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if !crumbs.is_empty() {
+        headers.push("cookie", crumbs.join(b"; ".as_slice()));
+    }
+}
+
+const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+
+fn names_trailers(line: &HeaderValue) -> bool {
+    let words = line.as_bytes().split(|byte| *byte == b',');
+    words
+        .map(<[u8]>::trim_ascii)
+        .any(|word| word.eq_ignore_ascii_case(b"trailers"))
 }
 
 fn joined(headers: &Headers, name: &str) -> Option<Vec<u8>> {
@@ -184,6 +310,7 @@ mod tests {
 
     const ORIGIN: Origin<'_> = Origin {
         client: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1),
+        scheme: "https",
         request_id: "id",
     };
 
@@ -202,12 +329,13 @@ mod tests {
             ("connection", "close, X-Private"),
             ("x-private", "1"),
             ("keep-alive", "timeout=5"),
-            ("te", "trailers"),
+            ("te", "gzip, trailers;q=0.5, Trailers"),
+            ("proxy-authorization", "Basic eDp5"),
             ("upgrade", "websocket"),
             ("x-public", "2"),
         ];
-        let seen = from_request(&request(&lines), ORIGIN).unwrap();
-        let sent = to_request(&seen, &Authority::from_static("upstream:1")).unwrap();
+        let seen = from_request(&request(&lines), ORIGIN, None).unwrap();
+        let sent = to_request(&seen, &Authority::from_static("upstream:1"), None).unwrap();
         let names: Vec<_> = sent.headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(
             names,
@@ -216,17 +344,34 @@ mod tests {
                 "x-forwarded-for",
                 "x-forwarded-proto",
                 "x-request-id",
-                "host"
+                "host",
+                "te"
             ]
         );
+        assert_eq!(sent.headers.get(TE).unwrap(), "trailers");
     }
 
     #[test]
     fn target_and_host_stay_as_the_client_wrote_them() {
-        let seen = from_request(&request(&[("host", "gateway:81")]), ORIGIN).unwrap();
-        let sent = to_request(&seen, &Authority::from_static("upstream:1")).unwrap();
-        assert_eq!(sent.uri.to_string(), "http://upstream:1/a%20b?q=%2F");
+        let seen = from_request(&request(&[("host", "gateway:81")]), ORIGIN, None).unwrap();
+        let sent = to_request(&seen, &Authority::from_static("upstream:1"), None).unwrap();
+        assert_eq!(sent.uri.to_string(), "/a%20b?q=%2F");
         assert_eq!(sent.headers.get(HOST).unwrap(), "gateway:81");
+        let sent = for_http2(sent, true, &Authority::from_static("upstream:1"));
+        assert_eq!(sent.uri.to_string(), "https://gateway:81/a%20b?q=%2F");
+        assert_eq!(sent.headers.get(HOST), None);
+    }
+
+    #[test]
+    fn crumbs_of_a_cookie_become_one_line() {
+        let mut head = request(&[("host", "h"), ("cookie", "a=1"), ("cookie", "b=2")]);
+        let lines = |head: &request::Parts| -> Vec<Bytes> {
+            let seen = from_request(head, ORIGIN, None).unwrap();
+            seen.get_all("cookie").cloned().collect()
+        };
+        assert_eq!(lines(&head), ["a=1", "b=2"]);
+        head.version = Version::HTTP_2;
+        assert_eq!(lines(&head), ["a=1; b=2"]);
     }
 
     #[test]
@@ -236,7 +381,7 @@ mod tests {
             ("x-forwarded-for", "192.0.2.1"),
             ("x-forwarded-for", "192.0.2.2"),
         ];
-        let seen = from_request(&request(&lines), ORIGIN).unwrap();
+        let seen = from_request(&request(&lines), ORIGIN, None).unwrap();
         let lines: Vec<_> = seen.get_all("x-forwarded-for").collect();
         assert_eq!(lines, ["192.0.2.1, 192.0.2.2, 127.0.0.1"]);
     }
@@ -244,11 +389,11 @@ mod tests {
     #[test]
     fn what_filters_can_break_is_told_apart() {
         let endpoint = Authority::from_static("upstream:1");
-        let seen = from_request(&request(&[("host", "h")]), ORIGIN).unwrap();
+        let seen = from_request(&request(&[("host", "h")]), ORIGIN, None).unwrap();
         let broken = |name: &'static str, line: &'static str| {
             let mut headers = seen.clone();
             headers.set(name, line);
-            to_request(&headers, &endpoint).map(drop).unwrap_err()
+            to_request(&headers, &endpoint, None).map(drop).unwrap_err()
         };
         assert_eq!(broken(":path", "no-slash"), Unsendable::Path);
         assert_eq!(broken(":path", "/a b"), Unsendable::Path);
@@ -256,7 +401,7 @@ mod tests {
         assert_eq!(broken("x-a", "line\r\nX-Injected: 1"), Unsendable::Header);
         let answer: Headers = [(":status", "99")].into_iter().collect();
         assert_eq!(
-            to_response(&answer).map(drop).unwrap_err(),
+            to_response(&answer, None).map(drop).unwrap_err(),
             Unsendable::Status
         );
     }

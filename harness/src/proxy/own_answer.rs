@@ -4,26 +4,22 @@
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
-use hyper::body::Frame;
 use serde_json::json;
 
-use super::body::{Piece, PipedBody};
+use super::body::PipedBody;
+
+/// The media type of the bodies.
+pub(super) const KIND: &str = "application/json";
 
 /// A whole answer.
 pub(super) fn whole(status: StatusCode, message: &str) -> Response<PipedBody> {
     let text = body(status, message);
     let length = text.len();
-    let (filler, piped) = PipedBody::piped();
-    // The channel is empty, so that there is room.
-    let _ = filler.try_send(Piece {
-        frame: Some(Frame::data(text)),
-        end: true,
-    });
-    let mut response = Response::new(piped);
+    let mut response = Response::new(PipedBody::whole(text));
     *response.status_mut() = status;
     response
         .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        .insert(CONTENT_TYPE, HeaderValue::from_static(KIND));
     response
         .headers_mut()
         .insert(CONTENT_LENGTH, HeaderValue::from(length));

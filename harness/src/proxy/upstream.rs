@@ -1,139 +1,134 @@
-//! Connections to the clusters: each worker has its own pool, as each thread of a gateway does.
+//! The clusters as one worker reaches them: whose turn it is, who is passed by, and the calls that filters make.
 
-use std::cell::Cell;
-use std::error::Error as _;
-use std::fmt;
-use std::io;
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use http::Request;
 use http::uri::Authority;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::Request;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{Client, Error, ResponseFuture};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use http_body_util::{BodyExt, Limited};
+use tokio::time::Instant;
 
 use super::body::PipedBody;
-use super::config::Cluster;
+use super::config::{Cluster, ConnectionLimits, Protocol, Timeouts, Transport};
 use super::lines;
+use super::pool::{Answer, Pool, Purpose, Unanswered};
+use super::turns::Turns;
 use crate::exchange::{Call, CallFailure, CallOutcome};
 use crate::profile::Profile;
 
-/// Idle connections kept to each endpoint, by each worker.
-const IDLE_CONNECTIONS: usize = 100;
-
-/// How long an idle connection is kept. Below the 60 s after which many servers close theirs, so that a request seldom
-/// meets a connection that is just closing.
-const IDLE: Duration = Duration::from_secs(50);
+/// How long an endpoint to which no connection could be made is passed by, by the worker that found out.
+const EJECTION: Duration = Duration::from_secs(5);
 
 /// The largest answer to a filter's call: a document of 100,000 keys fits four times.
 const CALL_ANSWER_LIMIT: usize = 64 << 20;
 
-/// How long opening a connection for a call to a bare `host:port` may take at most; the call's own timeout counts too.
-const CALL_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How a bare `host:port` is reached, which no cluster describes: nginx keeps no connection for a filter's calls.
+const ADDRESSES: Transport = Transport {
+    protocol: Protocol::Http1,
+    tls: None,
+    connect_timeout: Duration::from_secs(10),
+    timeouts: Timeouts::DEFAULT,
+    limits: ConnectionLimits {
+        open: 1,
+        pending: 0,
+        idle: 0,
+        idle_time: Duration::from_secs(1),
+        streams: 1,
+    },
+    max_response_bytes: None,
+};
 
 /// The clusters as one worker reaches them.
+#[derive(Debug)]
 pub(super) struct Upstreams {
-    pools: Vec<Pool>,
-    /// For calls to addresses, which need no cluster.
-    addresses: Client<HttpConnector, Full<Bytes>>,
+    clusters: Vec<Upstream>,
     /// Whether a call names `host:port` instead of a cluster.
     calls_name_addresses: bool,
 }
 
-struct Pool {
-    cluster: Cluster,
-    turn: Cell<usize>,
-    requests: Client<HttpConnector, PipedBody>,
-    calls: Client<HttpConnector, Full<Bytes>>,
-}
-
-/// Why an upstream gave no answer, in words for the log and the client: never with an address of the inside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unanswered {
-    /// Occurs when nothing listens at the endpoint.
-    #[error("upstream connection refused")]
-    Refused,
-    /// Occurs when the connection takes longer than the cluster allows.
-    #[error("upstream connection timed out")]
-    ConnectTimeout,
-    /// Occurs when the host's name can't be resolved, or has no route.
-    #[error("upstream address can't be reached")]
-    Unreachable,
-    /// Occurs when the connection ends before the answer's headers.
-    #[error("upstream closed the connection before an answer")]
-    Closed,
-    /// Occurs when what comes is no HTTP.
-    #[error("upstream answered with something that is no HTTP")]
-    Malformed,
-}
-
-impl Unanswered {
-    pub(super) fn new(error: &Error) -> Self {
-        let mut cause = error.source();
-        let mut kind = None;
-        let mut malformed = false;
-        while let Some(inner) = cause {
-            kind = kind.or(inner.downcast_ref::<io::Error>().map(io::Error::kind));
-            malformed |= inner
-                .downcast_ref::<hyper::Error>()
-                .is_some_and(hyper::Error::is_parse);
-            cause = inner.source();
-        }
-        match kind {
-            _ if malformed => Self::Malformed,
-            _ if !error.is_connect() => Self::Closed,
-            Some(io::ErrorKind::ConnectionRefused) => Self::Refused,
-            Some(io::ErrorKind::TimedOut) => Self::ConnectTimeout,
-            _ => Self::Unreachable,
-        }
-    }
-
-    fn as_call_failure(self) -> CallFailure {
-        match self {
-            Self::Refused | Self::ConnectTimeout | Self::Unreachable => CallFailure::Refused,
-            Self::Closed | Self::Malformed => CallFailure::Reset,
-        }
-    }
+#[derive(Debug)]
+struct Upstream {
+    name: String,
+    transport: Rc<Transport>,
+    /// With their weights.
+    endpoints: Vec<(Rc<Pool>, u32)>,
+    turns: RefCell<Turns>,
+    /// Until when each endpoint is passed by.
+    ejected: RefCell<Vec<Option<Instant>>>,
 }
 
 impl Upstreams {
-    /// Pools without a connection yet. Workers begin with different endpoints.
+    /// Clusters without a connection yet. Workers begin with different endpoints.
     pub(super) fn new(clusters: Vec<Cluster>, profile: Profile, worker: usize) -> Self {
-        let pools = clusters.into_iter().map(|cluster| Pool {
-            turn: Cell::new(worker),
-            requests: client(cluster.connect_timeout),
-            calls: client(cluster.connect_timeout),
-            cluster,
+        let clusters = clusters.into_iter().map(|cluster| {
+            let transport = Rc::new(cluster.transport);
+            let mut turns = Turns::new(cluster.endpoints.iter().map(|(_, weight)| *weight));
+            for _ in 0..worker {
+                let _ = turns.next(|_| true);
+            }
+            Upstream {
+                name: cluster.name,
+                turns: RefCell::new(turns),
+                ejected: RefCell::new(vec![None; cluster.endpoints.len()]),
+                endpoints: cluster
+                    .endpoints
+                    .into_iter()
+                    .map(|(endpoint, weight)| (Pool::new(endpoint, Rc::clone(&transport)), weight))
+                    .collect(),
+                transport,
+            }
         });
         Self {
-            pools: pools.collect(),
-            addresses: client(CALL_CONNECT_TIMEOUT),
+            clusters: clusters.collect(),
             calls_name_addresses: matches!(profile, Profile::Kong),
         }
     }
 
-    /// The endpoint whose turn it is.
-    pub(super) fn endpoint(&self, cluster: usize) -> Option<Authority> {
-        self.pools.get(cluster).and_then(Pool::endpoint)
+    /// A cluster's name.
+    pub(super) fn name(&self, cluster: usize) -> Option<&str> {
+        self.clusters
+            .get(cluster)
+            .map(|cluster| cluster.name.as_str())
+    }
+
+    /// The endpoint whose turn it is, with its number, among those that were not tried.
+    pub(super) fn endpoint(&self, cluster: usize, tried: &[usize]) -> Option<(usize, Rc<Pool>)> {
+        self.clusters
+            .get(cluster)
+            .and_then(|cluster| cluster.endpoint(tried))
+    }
+
+    /// Whether there is an endpoint that was not tried.
+    pub(super) fn has_other(&self, cluster: usize, tried: &[usize]) -> bool {
+        self.clusters.get(cluster).is_some_and(|cluster| {
+            let endpoints = cluster.endpoints.iter().enumerate();
+            endpoints
+                .filter(|(_, (_, weight))| *weight > 0)
+                .any(|(index, _)| !tried.contains(&index))
+        })
+    }
+
+    /// Passes an endpoint by for a while, since no connection to it can be had.
+    pub(super) fn eject(&self, cluster: usize, endpoint: usize) {
+        if let Some(cluster) = self.clusters.get(cluster)
+            && let Some(until) = cluster.ejected.borrow_mut().get_mut(endpoint)
+        {
+            *until = Some(Instant::now() + EJECTION);
+        }
+    }
+
+    /// How a cluster is reached, and what is expected of it.
+    pub(super) fn transport(&self, cluster: usize) -> Option<&Transport> {
+        let cluster = self.clusters.get(cluster)?;
+        Some(&cluster.transport)
     }
 
     /// An endpoint of the cluster of this name, and how long connecting to it may take.
     pub(super) fn endpoint_of(&self, name: &str) -> Option<(Authority, Duration)> {
-        let pool = self.pools.iter().find(|pool| pool.cluster.name == name)?;
-        Some((pool.endpoint()?, pool.cluster.connect_timeout))
-    }
-
-    /// Sends a request to the cluster that its URI's endpoint belongs to.
-    pub(super) fn send(
-        &self,
-        cluster: usize,
-        request: Request<PipedBody>,
-    ) -> Option<ResponseFuture> {
-        self.pools
-            .get(cluster)
-            .map(|pool| pool.requests.request(request))
+        let cluster = self.clusters.iter().find(|cluster| cluster.name == name)?;
+        let (_, pool) = cluster.endpoint(&[])?;
+        Some((pool.endpoint().clone(), cluster.transport.connect_timeout))
     }
 
     /// Makes a filter's call, within its timeout.
@@ -141,7 +136,7 @@ impl Upstreams {
         let timeout = call.timeout;
         let answer = self
             .call_target(&call.upstream)
-            .map(|(client, endpoint)| exchange(client, endpoint, call));
+            .map(|endpoint| exchange(endpoint, call));
         async move {
             match answer {
                 None => CallOutcome::Failed(CallFailure::UnknownUpstream),
@@ -154,72 +149,48 @@ impl Upstreams {
         }
     }
 
-    fn call_target(
-        &self,
-        upstream: &str,
-    ) -> Option<(Client<HttpConnector, Full<Bytes>>, Authority)> {
+    fn call_target(&self, upstream: &str) -> Option<Rc<Pool>> {
         if self.calls_name_addresses {
-            return Some((self.addresses.clone(), upstream.parse().ok()?));
+            return Some(Pool::new(upstream.parse().ok()?, Rc::new(ADDRESSES)));
         }
-        let pool = self
-            .pools
-            .iter()
-            .find(|pool| pool.cluster.name == upstream)?;
-        Some((pool.calls.clone(), pool.endpoint()?))
+        let mut clusters = self.clusters.iter();
+        let cluster = clusters.find(|cluster| cluster.name == upstream)?;
+        cluster.endpoint(&[]).map(|(_, pool)| pool)
     }
 }
 
-impl Pool {
-    fn endpoint(&self) -> Option<Authority> {
-        let turn = self.turn.get();
-        self.turn.set(turn.wrapping_add(1));
-        self.cluster
-            .endpoints
-            .get(turn.checked_rem(self.cluster.endpoints.len())?)
-            .cloned()
+impl Upstream {
+    fn endpoint(&self, tried: &[usize]) -> Option<(usize, Rc<Pool>)> {
+        let mut turns = self.turns.borrow_mut();
+        let now = Instant::now();
+        let ejected = self.ejected.borrow();
+        let in_use = |index: usize| {
+            let until = ejected.get(index).copied().flatten();
+            !tried.contains(&index) && until.is_none_or(|until| until <= now)
+        };
+        // Where all are passed by, one of them is tried all the same: it may be back.
+        let index = turns
+            .next(in_use)
+            .or_else(|| turns.next(|index| !tried.contains(&index)))?;
+        let (pool, _) = self.endpoints.get(index)?;
+        Some((index, Rc::clone(pool)))
     }
 }
 
-impl fmt::Debug for Upstreams {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list()
-            .entries(self.pools.iter().map(|pool| &pool.cluster))
-            .finish()
-    }
-}
-
-fn client<B>(connect_timeout: Duration) -> Client<HttpConnector, B>
-where
-    B: hyper::body::Body + Send,
-    B::Data: Send,
-{
-    let mut connector = HttpConnector::new();
-    connector.set_connect_timeout(Some(connect_timeout));
-    connector.set_nodelay(true);
-    Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(IDLE)
-        .pool_max_idle_per_host(IDLE_CONNECTIONS)
-        .set_host(false)
-        .build(connector)
-}
-
-async fn exchange(
-    client: Client<HttpConnector, Full<Bytes>>,
-    endpoint: Authority,
-    call: Call,
-) -> Result<CallOutcome, CallFailure> {
-    let head = lines::to_request(&call.headers, &endpoint).map_err(|_| CallFailure::Reset)?;
-    let request = Request::from_parts(head, Full::new(call.body));
-    let response = client
-        .request(request)
+async fn exchange(endpoint: Rc<Pool>, call: Call) -> Result<CallOutcome, CallFailure> {
+    let head = lines::to_request(&call.headers, endpoint.endpoint(), None)
+        .map_err(|_| CallFailure::Reset)?;
+    let request = Request::from_parts(head, PipedBody::whole(call.body));
+    let Answer { response, lease } = endpoint
+        .send(request, Purpose::Exchange)
         .await
-        .map_err(|error| Unanswered::new(&error).as_call_failure())?;
+        .map_err(|unanswered| call_failure(&unanswered))?;
     let (head, body) = response.into_parts();
     let body = Limited::new(body, CALL_ANSWER_LIMIT)
         .collect()
         .await
         .map_err(|_| CallFailure::Truncated)?;
+    drop(lease);
     let trailers = body
         .trailers()
         .map(lines::from_trailers)
@@ -229,4 +200,12 @@ async fn exchange(
         body: body.to_bytes(),
         trailers,
     })
+}
+
+fn call_failure(unanswered: &Unanswered) -> CallFailure {
+    if unanswered.failure.before_connection() {
+        CallFailure::Refused
+    } else {
+        CallFailure::Reset
+    }
 }

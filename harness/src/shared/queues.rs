@@ -1,8 +1,8 @@
 //! Queues between filters, and who is told when something comes.
 //!
 //! As on Envoy the root context that registered a queue last reads it, whichever worker it is in, and is called once for
-//! each item. A queue has no bound there, so it has none here: a filter that fills one nobody empties takes the
-//! process's memory.
+//! each item. Once its worker is gone, the one before it reads again. A queue has no bound there, so it has none here: a filter that
+//! fills one nobody empties takes the process's memory.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -38,13 +38,21 @@ pub(super) struct Queues {
     queues: BTreeMap<u32, Queue>,
     workers: u64,
     wakes: HashMap<u64, Wake>,
-    /// For each worker an entry for each item of which its reader was not told, in the order in which they came.
-    untold: HashMap<u64, VecDeque<(u32, Reader)>>,
+    /// An entry for each item of which its reader was not told, in the order in which they came.
+    untold: VecDeque<(u32, Reader)>,
 }
 
 struct Queue {
     items: VecDeque<Vec<u8>>,
-    reader: Reader,
+    /// One of each worker that registered it, the last last.
+    readers: Vec<Reader>,
+}
+
+impl Queue {
+    /// Who reads it now; nobody, once all workers that registered it are gone.
+    fn reader(&self) -> Option<Reader> {
+        self.readers.last().copied()
+    }
 }
 
 impl std::fmt::Debug for Queues {
@@ -70,15 +78,32 @@ impl Queues {
         self.has_untold(worker)
     }
 
-    pub(super) fn remove_worker(&mut self, worker: u64) {
+    /// The wakes are of those who now read what waits, to be called when the lock is released.
+    pub(super) fn remove_worker(&mut self, worker: u64) -> Vec<Wake> {
         self.wakes.remove(&worker);
-        self.untold.remove(&worker);
+        for queue in self.queues.values_mut() {
+            queue.readers.retain(|reader| reader.worker != worker);
+        }
+        let mut wakes = Vec::new();
+        self.untold.retain_mut(|(id, reader)| {
+            if reader.worker != worker {
+                return true;
+            }
+            let Some(next) = self.queues.get(id).and_then(Queue::reader) else {
+                return false;
+            };
+            *reader = next;
+            wakes.extend(self.wakes.get(&next.worker).cloned());
+            true
+        });
+        wakes
     }
 
     pub(super) fn register(&mut self, name: &[u8], reader: Reader) -> u32 {
         if let Some(id) = self.resolve(name) {
             if let Some(queue) = self.queues.get_mut(&id) {
-                queue.reader = reader;
+                queue.readers.retain(|known| known.worker != reader.worker);
+                queue.readers.push(reader);
             }
             return id;
         }
@@ -86,7 +111,7 @@ impl Queues {
         self.ids.insert(name.to_vec(), id);
         let queue = Queue {
             items: VecDeque::new(),
-            reader,
+            readers: vec![reader],
         };
         self.queues.insert(id, queue);
         id
@@ -100,9 +125,11 @@ impl Queues {
     pub(super) fn push(&mut self, id: u32, item: &[u8]) -> Result<Option<Wake>, QueueError> {
         let queue = self.queues.get_mut(&id).ok_or(QueueError::Unknown)?;
         queue.items.push_back(item.to_vec());
-        let untold = self.untold.entry(queue.reader.worker).or_default();
-        untold.push_back((id, queue.reader));
-        Ok(self.wakes.get(&queue.reader.worker).cloned())
+        let Some(reader) = queue.reader() else {
+            return Ok(None);
+        };
+        self.untold.push_back((id, reader));
+        Ok(self.wakes.get(&reader.worker).cloned())
     }
 
     pub(super) fn pop(&mut self, id: u32) -> Result<Vec<u8>, QueueError> {
@@ -112,19 +139,33 @@ impl Queues {
 
     /// Takes what a worker's readers are to be told, once for each item, in the order in which the items came.
     pub(super) fn take_untold(&mut self, worker: u64) -> Vec<(u32, Reader)> {
-        let untold = self.untold.get_mut(&worker);
-        untold.map_or_else(Vec::new, |untold| untold.drain(..).collect())
+        let (told, rest): (VecDeque<_>, _) = std::mem::take(&mut self.untold)
+            .into_iter()
+            .partition(|(_, reader)| reader.worker == worker);
+        self.untold = rest;
+        told.into()
     }
 
     /// Takes the first of it.
     pub(super) fn take_next_untold(&mut self, worker: u64) -> Option<(u32, Reader)> {
-        self.untold.get_mut(&worker)?.pop_front()
+        let first = self.untold.iter().position(|(_, reader)| reader.worker == worker)?;
+        self.untold.remove(first)
     }
 
     /// Whether a worker's readers are to be told of something.
     pub(super) fn has_untold(&self, worker: u64) -> bool {
-        let untold = self.untold.get(&worker);
-        untold.is_some_and(|untold| !untold.is_empty())
+        self.untold.iter().any(|(_, reader)| reader.worker == worker)
+    }
+
+    pub(super) fn lengths(&self) -> Vec<(Vec<u8>, usize)> {
+        let length = |id: &u32| self.queues.get(id).map_or(0, |queue| queue.items.len());
+        let mut lengths: Vec<_> = self
+            .ids
+            .iter()
+            .map(|(name, id)| (name.clone(), length(id)))
+            .collect();
+        lengths.sort();
+        lengths
     }
 }
 

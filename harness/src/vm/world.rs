@@ -4,14 +4,14 @@ use std::collections::{HashMap, VecDeque};
 
 use super::{Faults, LogLine};
 use crate::abi::{HOSTCALLS, LogLevel};
-use crate::exchange::{Call, CallId, Direction, Exchange, ExchangeId};
+use crate::exchange::{Call, CallId, Direction, ExchangeId, Register};
 use crate::profile::Finding;
 use crate::worker::grpc::Grpc;
 
 /// A worker's mutable state, without its VMs.
 #[derive(Debug, Default)]
 pub(crate) struct World {
-    pub(crate) exchanges: HashMap<ExchangeId, Exchange>,
+    pub(crate) exchanges: Register,
     /// Who made the calls under way.
     pub(crate) owners: HashMap<CallId, Owner>,
     pub(crate) next_call: u32,

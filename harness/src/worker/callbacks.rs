@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::Worker;
+use super::{SetProperties, Worker};
 use crate::abi::LogLevel;
 use crate::exchange::{Action, CallFailure, CallId, CallOutcome, ExchangeId};
 use crate::http::Headers;
@@ -264,9 +264,9 @@ impl Worker {
     }
 
     /// Runs the last callbacks of an exchange and forgets it.
-    pub(super) fn end_exchange(&mut self, id: ExchangeId) {
+    pub(super) fn end_exchange(&mut self, id: ExchangeId) -> SetProperties {
         let Some(exchange) = self.world.exchanges.get_mut(&id) else {
-            return;
+            return SetProperties::default();
         };
         exchange.over = true;
         let (seats, logged) = (exchange.seats.len(), !exchange.unlogged);
@@ -303,7 +303,7 @@ impl Worker {
             }
         }
         let Some(exchange) = self.world.exchanges.remove(&id) else {
-            return;
+            return SetProperties::default();
         };
         for action in exchange.actions {
             if let Action::Call(call) = action {
@@ -315,6 +315,7 @@ impl Worker {
                 self.world.owners.remove(call);
             }
         }
+        exchange.properties.into()
     }
 
     pub(crate) fn warn(&mut self, id: ExchangeId, seat: usize, message: &str) {

@@ -3,6 +3,12 @@
 
 #![allow(dead_code, reason = "each test crate uses its own part of it")]
 
+pub(crate) mod authority;
+pub(crate) mod frames;
+pub(crate) mod gateway;
+pub(crate) mod http2;
+pub(crate) mod secure;
+
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -73,7 +79,16 @@ impl Wire {
     }
 
     pub(crate) fn accept(listener: &TcpListener) -> Self {
-        Self::over(listener.accept().unwrap().0)
+        listener.set_nonblocking(true).unwrap();
+        let mut accepted = None;
+        until(|| {
+            accepted = listener.accept().ok();
+            accepted.is_some()
+        });
+        listener.set_nonblocking(false).unwrap();
+        let (stream, _) = accepted.unwrap();
+        stream.set_nonblocking(false).unwrap();
+        Self::over(stream)
     }
 
     fn over(stream: TcpStream) -> Self {
@@ -161,6 +176,34 @@ impl Wire {
         let head = self.head();
         let body = self.body(&head);
         Answer { head, body }
+    }
+
+    /// Reads so many bytes.
+    pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut data = vec![0; count];
+        self.stream.read_exact(&mut data).unwrap();
+        data
+    }
+
+    /// Reads so many bytes, unless the connection ends first.
+    pub(crate) fn try_bytes(&mut self, count: usize) -> Option<Vec<u8>> {
+        let mut data = vec![0; count];
+        self.stream.read_exact(&mut data).ok().map(|()| data)
+    }
+
+    /// Sends unless the other side has ended the connection or takes nothing.
+    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.get_mut().write_all(bytes).is_ok()
+    }
+
+    /// Reads as a slow receiver does: so many bytes, so many times, with a pause after each.
+    pub(crate) fn trickle(&mut self, bytes: usize, times: usize) {
+        let mut data = vec![0; bytes];
+        for _ in 0..times {
+            // Past the buffer, which would read ahead.
+            self.stream.get_mut().read_exact(&mut data).unwrap();
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Reads what still comes until the other side has ended the connection.
