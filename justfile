@@ -26,6 +26,8 @@ setup: toolchain
     @.ci/venv
     @.cache/venv/bin/pip install --quiet --requirement tests/python/requirements.txt
     @.ci/need nodejs "Node.js, which runs the WebAssembly unit tests," command -v node
+    @.ci/need npm "npm, which installs OpenAI's client for Node," command -v npm
+    @npm ci --prefix tests/node-sdk --ignore-scripts --no-audit --no-fund --loglevel=error
 
 # get the Rust toolchain and its WebAssembly targets
 toolchain:
