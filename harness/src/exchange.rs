@@ -42,6 +42,15 @@ pub struct Peer {
     pub protocol: String,
 }
 
+/// Where the gateway sends a request, by the names in its configuration; empty where they are not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Destination {
+    /// The route: its name (Envoy), its id (Kong).
+    pub route: String,
+    /// The name of the cluster (Envoy), the id of the service (Kong).
+    pub service: String,
+}
+
 /// What happens to an exchange.
 ///
 /// Request headers carry `:method`, `:path`, `:authority` and `:scheme`, response headers `:status`.

@@ -24,7 +24,8 @@ pub use set_properties::SetProperties;
 use crate::abi::HOSTCALLS;
 use crate::engine::Module;
 use crate::exchange::{
-    Action, Call, CallId, CallOutcome, Event, Exchange, ExchangeId, Peer, ResetReason, Seat,
+    Action, Call, CallId, CallOutcome, Destination, Event, Exchange, ExchangeId, Peer, ResetReason,
+    Seat,
 };
 use crate::profile::{Finding, Flow, Host, Knobs, Profile, Row, Traps};
 use crate::shared::Shared;
@@ -303,6 +304,13 @@ impl Worker {
             .exchanges
             .insert(id, Exchange::new(peer, seats, request_id, now));
         id
+    }
+
+    /// Tells filters where the gateway sends an exchange, from before its first event.
+    pub fn set_destination(&mut self, id: ExchangeId, destination: Destination) {
+        if let Some(exchange) = self.world.exchanges.get_mut(&id) {
+            exchange.destination = destination;
+        }
     }
 
     /// Envoy's are UUIDs, nginx's 32 hexadecimal digits.

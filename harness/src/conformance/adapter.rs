@@ -12,6 +12,8 @@ pub(crate) struct Setup {
     pub(crate) id: String,
     /// The time at its first step, in seconds since 1970.
     pub(crate) start_unix: u64,
+    /// What its steps wait in all, in milliseconds, where it tells the time; none of it may cross the end of a minute.
+    pub(crate) waits_ms: Option<u64>,
     /// The filters, in the order of the request path.
     pub(crate) filters: Vec<Filter>,
 }
@@ -73,6 +75,7 @@ pub(crate) fn setup(case: &Case, terms: Terms, start_unix: u64) -> Result<Setup,
     Ok(Setup {
         id: case.id.clone(),
         start_unix,
+        waits_ms: case.clock.map(|_| case.waits_ms()),
         filters,
     })
 }

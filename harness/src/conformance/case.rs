@@ -208,11 +208,41 @@ pub(crate) struct BodyRepeat {
 }
 
 impl Case {
-    /// Whether it says which route or service the requests belong to.
-    pub(crate) fn names_route_or_service(&self) -> bool {
+    /// Lets its steps run at any time of a clock that can't be set: seconds until a window ends may be any that such a window
+    /// has.
+    pub(crate) fn take_any_time(&mut self) {
+        if self.clock.is_none() {
+            return;
+        }
+        let headers = self
+            .steps
+            .iter_mut()
+            .flat_map(|step| &mut step.expect.headers);
+        for (name, matcher) in headers {
+            let Matcher::Value(seconds) = matcher else {
+                continue;
+            };
+            let counts_down = ["ratelimit-reset", "retry-after"]
+                .iter()
+                .any(|known| name.eq_ignore_ascii_case(known));
+            if let (true, Ok(seconds)) = (counts_down, seconds.parse::<i64>()) {
+                let windows = [1, 60, 3600, 86_400, 2_592_000, 31_536_000];
+                let longest = windows.into_iter().find(|window| *window >= seconds);
+                *matcher = Matcher::Rule(Rule::IntRange(1, longest.unwrap_or(seconds)));
+            }
+        }
+    }
+
+    /// The time that its steps wait, in milliseconds.
+    pub(crate) fn waits_ms(&self) -> u64 {
+        self.steps.iter().map(|step| step.sleep_ms).sum()
+    }
+
+    /// Whether its requests belong to several routes or services.
+    pub(crate) fn changes_route_or_service(&self) -> bool {
         let named = |route: &Option<Route>| route.as_ref().is_some_and(|route| route.id.is_some());
         let stepwise = |step: &Step| named(&step.route) || step.service.is_some();
-        named(&self.route) || self.service.is_some() || self.steps.iter().any(stepwise)
+        self.steps.iter().any(stepwise)
     }
 }
 

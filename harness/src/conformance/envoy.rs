@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::adapter::Setup;
 use super::case::{Case, Request, Upstream};
@@ -76,11 +76,30 @@ impl Host for EnvoyHost {
     }
 
     fn open(&mut self, setup: &Setup) -> Result<Box<dyn Gateway + '_>, GatewayError> {
+        if let Some(waits_ms) = setup.waits_ms {
+            let unix = SystemTime::now().duration_since(UNIX_EPOCH);
+            let now = unix.unwrap_or_default();
+            thread::sleep(until_there_is_room(now, Duration::from_millis(waits_ms)));
+        }
         let address = self.envoy.address(&setup.id);
         Ok(Box::new(EnvoyGateway {
             address: address.map_err(|error| GatewayError::Start(error.into()))?,
             upstream: &self.upstream,
         }))
+    }
+}
+
+/// The requests of a case that counts by the minute take no longer than that.
+const REQUESTS: Duration = Duration::from_secs(5);
+
+/// How long to wait so that so much time and the requests fit into the minute.
+fn until_there_is_room(now: Duration, waits: Duration) -> Duration {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let left = MINUTE.saturating_sub(Duration::from_millis((now.as_millis() % 60_000) as u64));
+    if left < waits.saturating_add(REQUESTS) {
+        left
+    } else {
+        Duration::ZERO
     }
 }
 

@@ -33,6 +33,9 @@ pub(crate) struct Exchange<'a> {
     pub(crate) sleep_ms: u64,
     /// What the client sends.
     pub(crate) request: &'a Request,
+    /// The route and the service that the request belongs to, by their ids; empty where the case does not say.
+    pub(crate) route: &'a str,
+    pub(crate) service: &'a str,
     /// What the upstream answers.
     pub(crate) upstream: &'a Upstream,
     /// In which pieces bodies come.
@@ -40,11 +43,22 @@ pub(crate) struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    /// A step of a case.
-    pub(crate) fn of(case: &'a Case, step: &'a Step, delivery: Delivery) -> Self {
+    /// The step of this number of a case.
+    pub(crate) fn of(case: &'a Case, index: usize, step: &'a Step, delivery: Delivery) -> Self {
+        let before = case.steps.get(..=index).unwrap_or(&case.steps);
+        let route = before.iter().rev().find_map(|step| step.route.as_ref());
+        let service = before.iter().rev().find_map(|step| step.service.as_ref());
+        let route = route
+            .or(case.route.as_ref())
+            .and_then(|route| route.id.as_deref());
+        let service = service
+            .or(case.service.as_ref())
+            .and_then(|service| service.id.as_deref());
         Self {
             sleep_ms: step.sleep_ms,
             request: &step.request,
+            route: route.unwrap_or_default(),
+            service: service.unwrap_or_default(),
             upstream: step.upstream.as_ref().unwrap_or(&case.upstream),
             delivery,
         }

@@ -118,11 +118,13 @@ enum Action {
     Send(Setup),
 }
 
-fn plan(case: Case, terms: Terms, host: HostKind) -> anyhow::Result<Plan> {
-    let start_unix = match (case.clock, host) {
-        (Some(clock), _) => clock.start_unix,
-        (None, HostKind::Sim) => START_UNIX,
-        (None, HostKind::Envoy) => SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+fn plan(mut case: Case, terms: Terms, host: HostKind) -> anyhow::Result<Plan> {
+    let start_unix = match host {
+        HostKind::Sim => case.clock.map_or(START_UNIX, |clock| clock.start_unix),
+        HostKind::Envoy => {
+            case.take_any_time();
+            SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs()
+        }
     };
     let action = match adapter::setup(&case, terms, start_unix) {
         Err(missing @ NoFilter { .. }) => Action::Skip(missing.to_string()),
@@ -187,7 +189,7 @@ fn send(case: &Case, setup: &Setup, host: &mut dyn Host) -> Vec<Failure> {
         let mut earlier: Vec<Observed> = Vec::new();
         for (index, step) in case.steps.iter().enumerate() {
             let at = format!("step {index}, {delivery}");
-            match gateway.run(&Exchange::of(case, step, delivery)) {
+            match gateway.run(&Exchange::of(case, index, step, delivery)) {
                 Ok(observed) => {
                     let mismatches = matcher::compare(&step.expect, &observed, &earlier);
                     if !mismatches.is_empty() {

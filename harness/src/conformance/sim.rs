@@ -145,7 +145,9 @@ impl Gateway for SimGateway {
 
 fn request(exchange: &Exchange<'_>) -> Result<Request, GatewayError> {
     let sent = exchange.request;
-    let mut request = Request::new(&sent.method, &sent.path);
+    let mut request = Request::new(&sent.method, &sent.path)
+        .route(exchange.route)
+        .service(exchange.service);
     for (name, value) in sent.headers.iter() {
         request = request.header(name, value.to_owned());
     }

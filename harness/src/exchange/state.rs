@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Action, CallId, Peer};
+use super::{Action, CallId, Destination, Peer};
 use crate::http::Headers;
 use crate::profile::Finding;
 
@@ -19,6 +19,7 @@ pub(crate) enum Direction {
 #[derive(Debug)]
 pub(crate) struct Exchange {
     pub(crate) peer: Peer,
+    pub(crate) destination: Destination,
     /// The filters, in the order of the chain.
     pub(crate) seats: Vec<Seat>,
     pub(crate) request: Message,
@@ -148,6 +149,7 @@ impl Exchange {
     pub(crate) fn new(peer: Peer, seats: Vec<Seat>, request_id: String, now: u64) -> Self {
         Self {
             peer,
+            destination: Destination::default(),
             seats,
             request: Message::default(),
             response: Message::default(),

@@ -100,7 +100,9 @@ pub(super) async fn answer(
     };
     let end = body.is_end_stream();
     let (client, response) = oneshot::channel();
-    let passage = lane.filters.open(&route.filters, peer);
+    let passage = lane
+        .filters
+        .open(&route.filters, peer, lane.destination(route));
     let deadlines = Deadlines::new(lane.timeouts(route), Instant::now());
     let exchange = Exchange {
         route: index,

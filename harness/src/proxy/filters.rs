@@ -15,7 +15,7 @@ use super::counters::Counters;
 use super::grpc::{GrpcCalls, Tell};
 use super::upstream::Upstreams;
 use crate::abi::LogLevel;
-use crate::exchange::{Action, Event, ExchangeId, Peer};
+use crate::exchange::{Action, Destination, Event, ExchangeId, Peer};
 use crate::vm::LogLine;
 use crate::worker::{GrpcEvent, SetProperties, Worker};
 
@@ -74,8 +74,18 @@ impl Filters {
     }
 
     /// Opens an exchange through a chain; it is closed when the [`Passage`] is dropped.
-    pub(super) fn open(self: &Rc<Self>, chain: &[usize], peer: Peer) -> Passage {
-        let id = self.worker.borrow_mut().open(chain, peer);
+    pub(super) fn open(
+        self: &Rc<Self>,
+        chain: &[usize],
+        peer: Peer,
+        destination: Destination,
+    ) -> Passage {
+        let id = {
+            let mut worker = self.worker.borrow_mut();
+            let id = worker.open(chain, peer);
+            worker.set_destination(id, destination);
+            id
+        };
         let woken = Rc::new(Notify::new());
         self.waiting.borrow_mut().insert(id, Rc::clone(&woken));
         Passage {

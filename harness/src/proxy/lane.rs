@@ -19,6 +19,7 @@ use super::filters::Filters;
 use super::routes::{self, Route, Target};
 use super::turns::Turns;
 use super::upstream::Upstreams;
+use crate::exchange::Destination;
 use crate::http::Headers;
 use crate::profile::Profile;
 use crate::worker::{Setup, StartError, Worker};
@@ -49,6 +50,21 @@ impl Lane {
     pub(super) fn route(&self, headers: &Headers) -> Option<(usize, &Route)> {
         let index = routes::select(&self.routes, headers)?;
         Some((index, self.routes.get(index)?))
+    }
+
+    /// Where a route sends requests, for filters. Which of several clusters it will be is not known before they have run.
+    pub(super) fn destination(&self, route: &Route) -> Destination {
+        let service = match &route.target {
+            Target::Clusters(shares) => match shares.as_slice() {
+                [(cluster, _)] => self.upstreams.name(*cluster),
+                _ => None,
+            },
+            Target::Direct { .. } => None,
+        };
+        Destination {
+            route: route.name.clone(),
+            service: service.unwrap_or_default().to_owned(),
+        }
     }
 
     /// The route that a request takes which entered by `route` and left the filters with these header lines.

@@ -148,13 +148,18 @@ impl Queues {
 
     /// Takes the first of it.
     pub(super) fn take_next_untold(&mut self, worker: u64) -> Option<(u32, Reader)> {
-        let first = self.untold.iter().position(|(_, reader)| reader.worker == worker)?;
+        let first = self
+            .untold
+            .iter()
+            .position(|(_, reader)| reader.worker == worker)?;
         self.untold.remove(first)
     }
 
     /// Whether a worker's readers are to be told of something.
     pub(super) fn has_untold(&self, worker: u64) -> bool {
-        self.untold.iter().any(|(_, reader)| reader.worker == worker)
+        self.untold
+            .iter()
+            .any(|(_, reader)| reader.worker == worker)
     }
 
     pub(super) fn lengths(&self) -> Vec<(Vec<u8>, usize)> {

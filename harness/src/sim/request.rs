@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::answer::pieces;
-use crate::exchange::Event;
+use crate::exchange::{Destination, Event};
 use crate::http::Headers;
 
 /// A request, written line by line.
@@ -21,6 +21,7 @@ pub struct Request {
     pub(super) trailers: Headers,
     pub(super) client: IpAddr,
     pub(super) protocol: String,
+    pub(super) destination: Destination,
     pub(super) after: Duration,
     pub(super) pace: Duration,
     pub(super) abort: Option<Abort>,
@@ -60,6 +61,7 @@ impl Request {
             trailers: Headers::new(),
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
             protocol: "HTTP/1.1".to_owned(),
+            destination: Destination::default(),
             after: Duration::ZERO,
             pace: Duration::ZERO,
             abort: None,
@@ -114,6 +116,20 @@ impl Request {
     #[must_use]
     pub fn client(mut self, address: IpAddr) -> Self {
         self.client = address;
+        self
+    }
+
+    /// The route that it takes: its name on Envoy, its id on Kong.
+    #[must_use]
+    pub fn route(mut self, route: &str) -> Self {
+        route.clone_into(&mut self.destination.route);
+        self
+    }
+
+    /// The service that it goes to: a cluster's name on Envoy, a service's id on Kong.
+    #[must_use]
+    pub fn service(mut self, service: &str) -> Self {
+        service.clone_into(&mut self.destination.service);
         self
     }
 

@@ -91,6 +91,7 @@ impl Surroundings {
         };
         let before = self.worker.cost();
         let id = self.worker.open(entries, peer);
+        self.worker.set_destination(id, request.destination.clone());
         let head = request.method == "HEAD";
         let exchange = Exchange::new(number, before, head, request.abort);
         self.exchanges.insert(id, exchange);

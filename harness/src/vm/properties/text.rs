@@ -96,6 +96,7 @@ fn unsupported(path: &str) -> bool {
 
 fn known(exchange: &Exchange, path: &str, now: u64, module: &str) -> Option<Vec<u8>> {
     let text = |value: &str| Some(value.as_bytes().to_vec());
+    let named = |value: &str| (!value.is_empty()).then(|| value.as_bytes().to_vec());
     let number = |value: u64| Some(value.to_string().into_bytes());
     let headers = &exchange.request.headers;
     let header = |name: &str| headers.get(name).map(|value| value.to_vec());
@@ -105,6 +106,8 @@ fn known(exchange: &Exchange, path: &str, now: u64, module: &str) -> Option<Vec<
         "plugin_root_id" => text("0"),
         "kong.version" => text(KONG_VERSION),
         "kong.client.protocol" => text(&exchange.peer.scheme),
+        "kong.route_id" => named(&exchange.destination.route),
+        "kong.service_id" => named(&exchange.destination.service),
         "kong.nginx.subsystem" => text("http"),
         "ngx.nginx_version" => text(NGINX_VERSION),
         "ngx.request_id" | "ngx.kong_request_id" | "request.id" => text(&exchange.request_id),

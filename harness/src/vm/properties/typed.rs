@@ -39,8 +39,9 @@ pub(super) fn get(guest: &mut Guest, path: &[u8]) -> Option<Vec<u8>> {
                 .to_le_bytes()
                 .to_vec(),
         ),
-        // An unnamed route.
-        (Some("xds"), ["route_name"]) => Some(Vec::new()),
+        // Empty for an unnamed route.
+        (Some("xds"), ["route_name"]) => Some(exchange.destination.route.clone().into_bytes()),
+        (Some("xds"), ["cluster_name"]) => named(&exchange.destination.service),
         (Some("filter_state"), [name]) => match name.strip_prefix("wasm.") {
             Some(name) => exchange.properties.get(name.as_bytes()).cloned(),
             None => exchange.filter_state.get(*name).cloned(),
@@ -48,6 +49,11 @@ pub(super) fn get(guest: &mut Guest, path: &[u8]) -> Option<Vec<u8>> {
         // The filter state is looked up by the first part alone.
         _ => exchange.properties.get(first).cloned(),
     }
+}
+
+/// A name, where there is one.
+fn named(name: &str) -> Option<Vec<u8>> {
+    (!name.is_empty()).then(|| name.as_bytes().to_vec())
 }
 
 pub(super) fn set(guest: &mut Guest, path: Vec<u8>, value: Vec<u8>) -> Result<(), Refusal> {
