@@ -1,5 +1,5 @@
-//! Any hostcall answers any status, in any phase, always or once, while header-transform works. Nothing traps, no request goes on with half of its
-//! rules applied, and when the fault is over the filter works as before.
+//! Any hostcall answers any status, in any phase, always or once, while header-transform works. Nothing traps, no request
+//! goes on with half of its rules applied, and when the fault is over the filter works as before.
 
 use serde_json::json;
 use tollgate_harness::engine::Module;
