@@ -14,6 +14,8 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! [`race`] is for what several workers share, [`faults`] for hosts that fail, [`in_every_chunking`] for bodies in pieces.
 
 mod agenda;
 mod answer;

@@ -11,7 +11,7 @@ use tollgate_harness::engine::Module;
 use tollgate_harness::profile::Profile;
 use tollgate_harness::shared::Operation;
 use tollgate_harness::sim::race::{self, Counterexample, Lead, Race, RaceSetting, Schedule};
-use tollgate_harness::sim::{Answer, Request, Sim};
+use tollgate_harness::sim::{Answer, GrpcAnswer, GrpcCall, Request, Sim};
 
 /// Counts its requests under `n` in shared data: `$add` is how.
 fn counter(add: &str) -> Module {
@@ -259,6 +259,55 @@ fn a_reader_on_another_worker_is_told_of_each_item_at_any_moment_after_it_came()
         },
     );
     assert_eq!(seen, BTreeSet::from([0, 1, 2]));
+}
+
+#[test]
+fn the_messages_of_grpc_services_come_to_workers_in_any_order() {
+    let mut guest = Guest::new();
+    let (target, service, method) = (guest.text("service"), guest.text("S"), guest.text("M"));
+    let key = guest.text("n");
+    // The last message to come stays.
+    let guest = guest
+        .import(
+            "env",
+            "proxy_get_buffer_bytes",
+            "$buffer (param i32 i32 i32 i32 i32) (result i32)",
+        )
+        .import(
+            "env",
+            "proxy_grpc_call",
+            "$grpc (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)",
+        )
+        .on(
+            "request_headers",
+            &format!(
+                "(drop (call $grpc {target} {service} {method} (i32.const 0) (i32.const 0)
+                   (i32.const 0) (i32.const 0) (i32.const 1000) (i32.const 32)))"
+            ),
+        )
+        .with(&format!(
+            "(func (export \"proxy_on_grpc_receive\") (param i32 i32 i32)
+               (drop (call $buffer (i32.const 5) (i32.const 0) (i32.const 1) (i32.const 16) (i32.const 20)))
+               (drop (call $set_shared {key} (i32.load (i32.const 16)) (i32.const 1) (i32.const 0)))
+               (call $fresh))"
+        ));
+    let module = guest.module();
+    let setting = || {
+        let mut asked = 0u8;
+        let answer = move |_: &GrpcCall| {
+            asked += 1;
+            GrpcAnswer::message(vec![asked]).after(Duration::from_millis(1))
+        };
+        let setting = Sim::of(Profile::Envoy).filter(&module, json!({}));
+        setting.on_grpc("service", answer).workers(2)
+    };
+    let last = outcomes(setting, |race| {
+        race.spawn(0, Request::get("/"));
+        race.spawn(1, Request::get("/"));
+        race.run_for(Duration::from_millis(5));
+        assert_eq!(race.grpc_calls().len(), 2);
+    });
+    assert_eq!(last, BTreeSet::from([1, 2]));
 }
 
 #[test]

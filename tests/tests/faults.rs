@@ -1,5 +1,5 @@
-//! Any hostcall answers any status, in any phase, always or once, while key-auth judges requests. Nothing traps, nobody gets in without a
-//! key, and when the fault is over the filter works as before.
+//! Any hostcall answers any status, in any phase, always or once, while key-auth judges requests. Nothing traps, nobody
+//! gets in without a key, and when the fault is over the filter works as before.
 
 use serde_json::json;
 use tollgate_harness::engine::Module;

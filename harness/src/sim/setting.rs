@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::race::RaceSetting;
 use super::surroundings::{Scripts, Surroundings};
-use super::{Answer, CallScript, GrpcAnswer, GrpcCall, Sim};
+use super::{Answer, CallScript, GrpcAnswer, GrpcCall, Sim, UpstreamRequest};
 use crate::engine::Module;
 use crate::exchange::Call;
 use crate::profile::{Knobs, Profile};
@@ -119,6 +119,15 @@ impl Setting {
     /// Host functions that fail from the start.
     pub fn faults(mut self, faults: Faults) -> Self {
         self.setup.faults = faults;
+        self
+    }
+
+    /// The upstream answers what `answer` says, as with [`Sim::upstream`].
+    pub fn upstream<A: Into<Answer>>(
+        mut self,
+        mut answer: impl FnMut(&UpstreamRequest) -> A + Send + 'static,
+    ) -> Self {
+        self.scripts.upstream = Box::new(move |request| answer(request).into());
         self
     }
 

@@ -251,15 +251,18 @@ pub(crate) fn buffer(buffer: Buffer, length: usize) -> Result<Vec<u8>, Status> {
 
 /// Replaces a whole buffer. The length to replace is "all there could be": nginx would cut the new content off there.
 pub(crate) fn replace_buffer(buffer: Buffer, content: &[u8]) -> Result<(), Status> {
+    set_buffer(buffer, usize::MAX, content)
+}
+
+/// Puts something in front of a buffer.
+pub(crate) fn prepend_buffer(buffer: Buffer, content: &[u8]) -> Result<(), Status> {
+    set_buffer(buffer, 0, content)
+}
+
+fn set_buffer(buffer: Buffer, length: usize, content: &[u8]) -> Result<(), Status> {
     // SAFETY: address and size are those of a live slice.
     done(unsafe {
-        proxy_set_buffer_bytes(
-            buffer as u32,
-            0,
-            usize::MAX,
-            content.as_ptr(),
-            content.len(),
-        )
+        proxy_set_buffer_bytes(buffer as u32, 0, length, content.as_ptr(), content.len())
     })
 }
 

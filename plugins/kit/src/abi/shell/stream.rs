@@ -358,7 +358,9 @@ impl<F: Filter> Stream<F> {
         } else {
             imports::buffer(Buffer::ResponseBody, size)
         };
-        let chunk = chunk.unwrap_or_default();
+        let Ok(chunk) = chunk else {
+            return self.response_unread(filter, host);
+        };
         let replaced = match &mut self.response {
             Response::Pass => Ok(()),
             Response::Stream { left } => {
@@ -412,6 +414,30 @@ impl<F: Filter> Stream<F> {
             imports::log(
                 Level::Error as u32,
                 "tollgate: the host does not change the response body; the rest passes as it is",
+            );
+        }
+    }
+
+    /// A chunk can't be read, so that it can't be changed: it passes, behind what was kept back of those before it.
+    fn response_unread(&mut self, filter: &mut F, host: &RequestHost<'_>) {
+        let kept = match std::mem::replace(&mut self.response, Response::Pass) {
+            Response::Hold { held, .. } => held,
+            Response::Stream { .. } => {
+                match self.exchange.response_chunk(filter, &[], true, host) {
+                    StreamStep::Replace(kept) => kept,
+                    StreamStep::Pass | StreamStep::Swallow => Vec::new(),
+                }
+            }
+            Response::Pass => return,
+        };
+        imports::log(
+            Level::Error as u32,
+            "tollgate: the host does not show the response body; the rest passes as it is",
+        );
+        if !kept.is_empty() && imports::prepend_buffer(Buffer::ResponseBody, &kept).is_err() {
+            imports::log(
+                Level::Error as u32,
+                "tollgate: the host does not change the response body; a part of it is lost",
             );
         }
     }
