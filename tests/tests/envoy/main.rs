@@ -6,6 +6,7 @@
 mod header_transform;
 mod hostile;
 mod kit;
+mod limits;
 mod rotation;
 
 use std::path::Path;
