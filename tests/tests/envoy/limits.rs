@@ -164,7 +164,7 @@ fn what_providers_told_is_charged_to_the_token() {
     let reserves = reservation(&none);
     let metered = Metered::start(10_000_000, &none, Settings::default());
     metered.crowd(|number| {
-        let plan = ["", "", "status=429", "status=503", "split=3"][number % 5];
+        let plan = ["", "", "status=429", "status=503", "write=3"][number % 5];
         metered.send(&chat(number % 2 == 0), plan);
     });
     let ledger = metered.ledger();
