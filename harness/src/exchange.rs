@@ -222,4 +222,7 @@ pub enum CallFailure {
     /// The connection ended before an answer.
     #[error("the connection ended before an answer")]
     Reset,
+    /// The answer began, and no complete one came.
+    #[error("the answer broke off")]
+    Truncated,
 }

@@ -178,6 +178,15 @@ impl Drop for Membership {
     }
 }
 
+/// The timer of a root context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Timer {
+    /// The VM's place in its worker.
+    pub(crate) slot: usize,
+    /// The root context.
+    pub(crate) root: u32,
+}
+
 /// A filter entry: its root context is the `root`-th of the VM in `slot`.
 struct Entry {
     slot: usize,
@@ -370,42 +379,56 @@ impl Worker {
     /// How long until the next tick is due, by the clock; `None` without ticks.
     #[must_use]
     pub fn next_tick(&self) -> Option<Duration> {
-        let now = self.setup.clock.now_unix_nanos();
-        let due = self
-            .slots
-            .iter()
-            .filter_map(|slot| slot.vm.as_ref()?.next_tick())
-            .min()?;
+        let now = self.setup.clock.elapsed_nanos();
+        let due = self.ticks().into_iter().map(|(_, due)| due).min()?;
         Some(Duration::from_nanos(due.saturating_sub(now)))
     }
 
     /// Runs the ticks that are due.
     pub fn tick_due(&mut self) {
-        self.tick_until(self.setup.clock.now_unix_nanos());
+        let now = self.setup.clock.elapsed_nanos();
+        for (timer, _) in self.ticks().into_iter().filter(|(_, due)| *due <= now) {
+            self.tick(timer);
+        }
     }
 
     /// Runs the ticks of every filter that asked for ticks, due or not: the last chance to send what waits for one.
     pub fn tick_all(&mut self) {
-        self.tick_until(u64::MAX);
+        for (timer, _) in self.ticks() {
+            self.tick(timer);
+        }
     }
 
-    fn tick_until(&mut self, now: u64) {
-        for index in 0..self.slots.len() {
-            let due = match &mut self.slots[index].vm {
-                Some(vm) => vm.take_due(now),
-                None => continue,
-            };
-            for root in due {
-                let Some(vm) = &mut self.slots[index].vm else {
-                    break;
-                };
-                if let Err(report) = vm.on_tick(&mut self.world, root) {
-                    self.trapped(index, *report);
-                }
-                self.after_callbacks();
-                self.refuse_unportable();
-            }
+    /// The timers that run, in the order of the root contexts, and when each is due by [`Clock::elapsed_nanos`].
+    pub(crate) fn ticks(&self) -> Vec<(Timer, u64)> {
+        let vms = self.slots.iter().enumerate();
+        vms.filter_map(|(slot, place)| Some((slot, place.vm.as_ref()?)))
+            .flat_map(|(slot, vm)| {
+                let timers = vm.ticks().into_iter();
+                timers.map(move |(root, due)| (Timer { slot, root }, due))
+            })
+            .collect()
+    }
+
+    /// Runs a tick and starts its timer again.
+    pub(crate) fn tick(&mut self, timer: Timer) {
+        let now = self.setup.clock.elapsed_nanos();
+        let Some(vm) = self.slots.get_mut(timer.slot).and_then(|s| s.vm.as_mut()) else {
+            return;
+        };
+        if !vm.rearm(timer.root, now) {
+            return;
         }
+        if let Err(report) = vm.on_tick(&mut self.world, timer.root) {
+            self.trapped(timer.slot, *report);
+        }
+        self.after_callbacks();
+        self.refuse_unportable();
+    }
+
+    /// How many filter entries there are.
+    pub(crate) fn entries(&self) -> usize {
+        self.entries.len()
     }
 
     /// Calls that belong to no open exchange (made in `on_configure`, ticks, `on_log`), to be answered by
@@ -430,6 +453,20 @@ impl Worker {
     /// Tells the readers of queues what other workers put in.
     pub fn tell_readers(&mut self) {
         self.after_callbacks();
+    }
+
+    /// Tells a reader of the one item that came first, where a race's scheduler orders that.
+    pub(crate) fn tell_next_reader(&mut self) {
+        let shared = &self.setup.shared;
+        if let Some((queue, reader)) = shared.queues_take_next_untold(self.membership.id) {
+            self.tell_reader(queue, reader);
+            self.after_callbacks();
+        }
+    }
+
+    /// The worker's number in the shared state.
+    pub(crate) fn id(&self) -> u64 {
+        self.membership.id
     }
 
     /// The log lines since the last time. At most [`LogLine::KEPT`] are kept.
@@ -486,6 +523,12 @@ impl Worker {
     /// Host functions that fail from now on, instead of those before.
     pub fn set_faults(&mut self, faults: Faults) {
         self.world.faults = faults;
+    }
+
+    /// The faults that are set, with what they noted.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        &self.world.faults
     }
 
     /// Whose behaviour it shows.

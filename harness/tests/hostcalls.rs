@@ -388,7 +388,7 @@ fn the_status_of_a_failed_call_has_its_words_in_the_callback_alone() {
         )
         .on("http_call_response", look)
         .on("log", look);
-    let lost = |_: &_| CallFailure::Reset;
+    let lost = |_: &_| CallFailure::Truncated;
     let mut sim = guest
         .setting(Profile::Envoy)
         .on_call("auth", lost)

@@ -383,6 +383,7 @@ fn failed_calls_look_as_each_host_shows_them() {
     assert_eq!(seen(Profile::Envoy, CallFailure::Refused), "3 503 1");
     assert_eq!(seen(Profile::Envoy, CallFailure::Timeout), "3 504 1");
     assert_eq!(seen(Profile::Envoy, CallFailure::Reset), "3 503 1");
+    assert_eq!(seen(Profile::Envoy, CallFailure::Truncated), "0 2 2");
     assert_eq!(
         seen(Profile::Kong, CallFailure::Refused),
         "0 1 broken connection"

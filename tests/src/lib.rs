@@ -1,10 +1,13 @@
 //! What the black-box tests share: where the shipped modules and the tools are.
 
 pub mod grpc;
+pub mod hostile;
 
+use std::collections::BTreeMap;
 use std::env;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 use tollgate_harness::engine::{Engine, Module};
@@ -33,18 +36,25 @@ pub fn module(filter: &str) -> PathBuf {
     path
 }
 
-/// The same, loaded for simulation.
+/// The same, loaded for simulation. A process compiles each module once.
 ///
 /// # Panics
 /// When it isn't built, or can't be loaded.
 #[must_use]
 pub fn load(filter: &str) -> Module {
-    Engine::for_simulation()
+    static MODULES: Mutex<BTreeMap<String, Module>> = Mutex::new(BTreeMap::new());
+    let mut modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(module) = modules.get(filter) {
+        return module.clone();
+    }
+    let loaded = Engine::for_simulation()
         .map_err(|error| error.to_string())
         .and_then(|engine| {
             Module::load(&engine, &module(filter)).map_err(|error| error.to_string())
         })
-        .unwrap_or_else(|error| panic!("{filter}: {error}"))
+        .unwrap_or_else(|error| panic!("{filter}: {error}"));
+    modules.insert(filter.to_owned(), loaded.clone());
+    loaded
 }
 
 /// Consumers with one key each, `sk-NNNNNNNNNN-abcdefghijklmnopqrstuvwxyz` by their number.

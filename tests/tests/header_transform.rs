@@ -41,6 +41,7 @@ fn gateway_of(profile: Profile, filters: &[(&str, Value)]) -> Sim {
     let knobs = Knobs {
         headers_stop_iteration: true,
         proxy_set_header: vec!["x-internal-debug".into()],
+        ..Knobs::default()
     };
     let mut setting = Sim::of(profile).knobs(knobs);
     for (name, config) in filters {
@@ -127,11 +128,9 @@ fn every_part_of_a_request_changes_on_every_host() {
         );
         assert_eq!(header(&seen, "x-new"), ["bob"], "{profile}");
         assert_eq!(header(&seen, "x-gateway-version"), ["2.0.0"], "{profile}");
-        assert_eq!(
-            header(&seen, "accept"),
-            ["application/json", "text/plain"],
-            "{profile}"
-        );
+        // Envoy keeps one line of it.
+        let accept = header(&seen, "accept").join(",");
+        assert_eq!(accept, "application/json,text/plain", "{profile}");
         assert_eq!(header(&seen, "x-many"), ["1", "2", "3"], "{profile}");
         assert_eq!(
             header(&seen, "content-length"),

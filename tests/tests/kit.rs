@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tollgate_harness::profile::{Knobs, Profile};
-use tollgate_harness::sim::{Answer, Request, Sim};
+use tollgate_harness::sim::{Answer, Request, Sim, in_every_chunking};
 use tollgate_tests::load;
 
 const HOSTS: [(Profile, &str); 3] = [
@@ -37,34 +37,22 @@ fn probe(profile: Profile, host: &str, mut orders: Value) -> Sim {
         .expect("it starts")
 }
 
-/// A header and the body as the upstream got them.
-fn seen(sim: &mut Sim, request: Request, header: &str) -> (Option<String>, String) {
-    let got = sim.send(request);
-    let seen = got
-        .upstream()
-        .unwrap_or_else(|| panic!("{:?}: {}", got.outcome(), got.text()));
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (
-        seen.headers.get(header).map(|value| text(value)),
-        text(&seen.body),
-    )
+/// A request with a body of five bytes.
+fn hello() -> Request {
+    Request::post("/")
+        .header("content-length", "5")
+        .body("hello")
 }
 
 #[test]
 fn a_held_body_is_edited_whole_however_it_came() {
     for (profile, host) in [HOSTS[0], HOSTS[2]] {
-        for pieces in [&[5usize][..], &[1, 1, 1, 1, 1], &[2, 3]] {
-            let mut sim = probe(profile, host, json!({"hold": 100}));
-            let request = Request::post("/")
-                .header("content-length", "5")
-                .body("hello")
-                .delivered_in(pieces);
-            assert_eq!(
-                seen(&mut sim, request, "x-body"),
-                (Some("5 bytes".into()), "[hello]".into()),
-                "{host} {pieces:?}"
-            );
-        }
+        let mut sim = probe(profile, host, json!({"hold": 100}));
+        in_every_chunking(5, |pieces| {
+            let got = sim.send(hello().delivered_in(pieces));
+            got.assert_upstream_header("x-body", "5 bytes")
+                .assert_upstream_body("[hello]");
+        });
     }
 }
 
@@ -77,11 +65,7 @@ fn a_request_without_a_body_does_not_wait_for_one() {
             Request::post("/").header("content-length", "00"),
         ] {
             let mut sim = probe(profile, host, json!({"hold": 100}));
-            assert_eq!(
-                seen(&mut sim, request, "x-body").0.as_deref(),
-                Some("none"),
-                "{host}"
-            );
+            sim.send(request).assert_upstream_header("x-body", "none");
         }
     }
 }
@@ -90,44 +74,29 @@ fn a_request_without_a_body_does_not_wait_for_one() {
 fn a_body_past_what_the_filter_wants_passes_unread() {
     for (profile, host) in [HOSTS[0], HOSTS[2]] {
         let mut sim = probe(profile, host, json!({"hold": 4}));
-        let request = Request::post("/")
-            .header("content-length", "5")
-            .body("hello")
-            .delivered_in(&[2, 3]);
-        assert_eq!(
-            seen(&mut sim, request, "x-body"),
-            (Some("too large".into()), "hello".into()),
-            "{host}"
-        );
+        in_every_chunking(5, |pieces| {
+            let got = sim.send(hello().delivered_in(pieces));
+            got.assert_upstream_header("x-body", "too large")
+                .assert_upstream_body("hello");
+        });
     }
 }
 
 #[test]
 fn a_body_that_ends_with_trailers_has_ended() {
     let mut sim = probe(Profile::Envoy, "envoy", json!({"hold": 100}));
-    let request = Request::post("/").body("hello").trailer("x-sum", "1");
-    assert_eq!(
-        seen(&mut sim, request, "x-body"),
-        (Some("5 bytes".into()), "[hello]".into())
-    );
+    let got = sim.send(Request::post("/").body("hello").trailer("x-sum", "1"));
+    got.assert_upstream_header("x-body", "5 bytes")
+        .assert_upstream_body("[hello]");
 }
 
 #[test]
 fn a_call_is_waited_for() {
     for (profile, host) in HOSTS {
-        for request in [
-            Request::get("/"),
-            Request::post("/")
-                .header("content-length", "5")
-                .body("hello")
-                .delivered_in(&[2, 3]),
-        ] {
+        for request in [Request::get("/"), hello().delivered_in(&[2, 3])] {
             let mut sim = probe(profile, host, json!({"ask": ""}));
-            assert_eq!(
-                seen(&mut sim, request, "x-answer").0.as_deref(),
-                Some("200 answer"),
-                "{host}"
-            );
+            sim.send(request)
+                .assert_upstream_header("x-answer", "200 answer");
         }
     }
 }
@@ -136,44 +105,25 @@ fn a_call_is_waited_for() {
 fn a_call_can_come_before_the_body_is_held_for() {
     for (profile, host) in [HOSTS[0], HOSTS[2]] {
         let mut sim = probe(profile, host, json!({"ask": "", "hold": 100}));
-        let request = Request::post("/")
-            .header("content-length", "5")
-            .body("hello")
-            .delivered_in(&[2, 3]);
-        assert_eq!(
-            seen(&mut sim, request, "x-answer"),
-            (Some("200 answer".into()), "[hello]".into()),
-            "{host}"
-        );
-        assert_eq!(
-            seen(&mut sim, Request::get("/"), "x-body").0.as_deref(),
-            Some("none"),
-            "{host}: and where there is no body"
-        );
+        sim.send(hello().delivered_in(&[2, 3]))
+            .assert_upstream_header("x-answer", "200 answer")
+            .assert_upstream_body("[hello]");
+        sim.send(Request::get("/"))
+            .assert_upstream_header("x-body", "none");
     }
 }
 
 #[test]
 fn a_body_can_be_edited_after_a_call_on_envoy_and_on_kong_that_is_refused() {
-    let request = || {
-        Request::post("/")
-            .header("content-length", "5")
-            .body("hello")
-    };
     let orders = json!({"ask": "", "hold": 100, "ask_after_body": true});
     let mut envoy = probe(Profile::Envoy, "envoy", orders.clone());
-    assert_eq!(
-        seen(&mut envoy, request(), "x-answer"),
-        (Some("200 answer".into()), "[hello]".into())
-    );
+    let got = envoy.send(hello());
+    got.assert_upstream_header("x-answer", "200 answer")
+        .assert_upstream_body("[hello]");
+    // The host would trap, and let it pass.
     let mut kong = probe(Profile::Kong, "kong", orders);
-    let got = kong.send(request());
-    assert_eq!(
-        (got.status(), got.upstream().is_some()),
-        (500, false),
-        "the host would trap, and let it pass"
-    );
-    assert!(kong.traps().is_empty());
+    kong.send(hello()).assert_status(500).assert_no_upstream();
+    kong.assert_untrapped();
 }
 
 #[test]
@@ -181,12 +131,8 @@ fn the_query_that_a_filter_sets_is_the_one_that_is_sent() {
     for (profile, host) in [HOSTS[0], HOSTS[2]] {
         for (query, sent) in [("b=2", "/a%20b?b=2"), ("", "/a%20b")] {
             let mut sim = probe(profile, host, json!({"query": query}));
-            let got = sim.send(Request::get("/a%20b?a=1"));
-            assert_eq!(
-                got.upstream().map(|seen| seen.path.as_str()),
-                Some(sent),
-                "{host}"
-            );
+            sim.send(Request::get("/a%20b?a=1"))
+                .assert_upstream_path(sent);
         }
     }
 }
@@ -200,12 +146,9 @@ fn a_response_is_rewritten_as_it_passes() {
                 .header("content-length", "6")
                 .streamed(&["one", "two"])
         });
-        let got = sim.send(Request::get("/"));
-        assert_eq!(
-            (got.text().as_str(), got.header("x-probe")),
-            ("[one][two]", Some("response")),
-            "{host}"
-        );
+        sim.send(Request::get("/"))
+            .assert_body("[one][two]")
+            .assert_header("x-probe", "response");
     }
 }
 
@@ -284,13 +227,9 @@ fn a_later_filter_learns_who_the_client_is_and_no_client_can_say_so() {
                 .header("x-consumer-id", "evil")
                 .header("tollgate.identity", bob)
         };
-        let (known, _) = seen(
-            &mut sim,
-            claims(Request::get("/").header("apikey", "K")),
-            "x-identity",
-        );
-        assert_eq!(known.as_deref(), Some(bob), "{host}");
-        let (unknown, _) = seen(&mut sim, claims(Request::new("OPTIONS", "/")), "x-identity");
-        assert_eq!(unknown.as_deref(), Some("nobody"), "{host}");
+        sim.send(claims(Request::get("/").header("apikey", "K")))
+            .assert_upstream_header("x-identity", bob);
+        sim.send(claims(Request::new("OPTIONS", "/")))
+            .assert_upstream_header("x-identity", "nobody");
     }
 }

@@ -183,7 +183,7 @@ pub enum CallTarget {
 #[serde(rename_all = "kebab-case")]
 pub enum FailedCall {
     /// An answer made by the host: 503 for a connection that is refused or ends early, 504 for a timeout (Envoy,
-    /// running).
+    /// running). None where an answer broke off (Envoy, source).
     MadeByHost,
     /// No headers, but `:dispatch_status` says why (Kong, running).
     DispatchStatus,

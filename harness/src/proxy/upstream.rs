@@ -189,7 +189,7 @@ async fn exchange(endpoint: Rc<Pool>, call: Call) -> Result<CallOutcome, CallFai
     let body = Limited::new(body, CALL_ANSWER_LIMIT)
         .collect()
         .await
-        .map_err(|_| CallFailure::Reset)?;
+        .map_err(|_| CallFailure::Truncated)?;
     drop(lease);
     let trailers = body
         .trailers()

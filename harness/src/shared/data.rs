@@ -52,6 +52,11 @@ impl Data {
         Some((entry.value.clone(), entry.cas))
     }
 
+    /// Whether there is such a value. Does not count as a use of it.
+    pub(super) fn contains(&self, rules: &SharedData, key: &[u8]) -> bool {
+        self.entries.contains_key(&slot(rules, key))
+    }
+
     pub(super) fn set(
         &mut self,
         rules: &SharedData,

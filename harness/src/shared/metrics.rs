@@ -155,6 +155,13 @@ impl Metrics {
             .filter(|kind| kind_bits(*kind) == id & KIND_MASK)
     }
 
+    /// The name the filter gave it; its number where there is no such metric.
+    pub(super) fn name(&self, id: u32) -> String {
+        let index = usize::try_from(id >> KIND_BITS).ok();
+        let metric = index.and_then(|index| self.metrics.get(index));
+        metric.map_or_else(|| format!("#{id}"), |(name, _)| name.clone())
+    }
+
     pub(super) fn all(&self) -> BTreeMap<String, Metric> {
         self.metrics.iter().cloned().collect()
     }

@@ -38,26 +38,14 @@ pub(super) struct Queues {
     queues: BTreeMap<u32, Queue>,
     workers: u64,
     wakes: HashMap<u64, Wake>,
+    /// For each worker an entry for each item of which its reader was not told, in the order in which they came.
+    untold: HashMap<u64, VecDeque<(u32, Reader)>>,
 }
 
 struct Queue {
     items: VecDeque<Vec<u8>>,
     /// One of each worker that registered it, the last last.
     readers: Vec<Reader>,
-    /// Items of which the reader was not told.
-    untold: usize,
-}
-
-impl Queue {
-    fn is_read_by(&self, worker: u64) -> bool {
-        self.readers
-            .last()
-            .is_some_and(|reader| reader.worker == worker)
-    }
-
-    fn wake(&self, wakes: &HashMap<u64, Wake>) -> Option<Wake> {
-        wakes.get(&self.readers.last()?.worker).cloned()
-    }
 }
 
 impl std::fmt::Debug for Queues {
@@ -86,15 +74,14 @@ impl Queues {
     /// The wakes are of those who now read what waits, to be called when the lock is released.
     pub(super) fn remove_worker(&mut self, worker: u64) -> Vec<Wake> {
         self.wakes.remove(&worker);
-        let mut wakes = Vec::new();
         for queue in self.queues.values_mut() {
-            let read = queue.is_read_by(worker);
             queue.readers.retain(|reader| reader.worker != worker);
-            if read && queue.untold > 0 {
-                wakes.extend(queue.wake(&self.wakes));
-            }
         }
-        wakes
+        let untold = self.untold.remove(&worker).unwrap_or_default();
+        untold
+            .into_iter()
+            .filter_map(|(id, _)| self.tell(id))
+            .collect()
     }
 
     pub(super) fn register(&mut self, name: &[u8], reader: Reader) -> u32 {
@@ -110,7 +97,6 @@ impl Queues {
         let queue = Queue {
             items: VecDeque::new(),
             readers: vec![reader],
-            untold: 0,
         };
         self.queues.insert(id, queue);
         id
@@ -124,8 +110,15 @@ impl Queues {
     pub(super) fn push(&mut self, id: u32, item: &[u8]) -> Result<Option<Wake>, QueueError> {
         let queue = self.queues.get_mut(&id).ok_or(QueueError::Unknown)?;
         queue.items.push_back(item.to_vec());
-        queue.untold += 1;
-        Ok(queue.wake(&self.wakes))
+        Ok(self.tell(id))
+    }
+
+    /// Something came: notes it for the queue's reader, and hands over what wakes its driver.
+    fn tell(&mut self, id: u32) -> Option<Wake> {
+        let reader = *self.queues.get(&id)?.readers.last()?;
+        let untold = self.untold.entry(reader.worker).or_default();
+        untold.push_back((id, reader));
+        self.wakes.get(&reader.worker).cloned()
     }
 
     pub(super) fn pop(&mut self, id: u32) -> Result<Vec<u8>, QueueError> {
@@ -133,24 +126,21 @@ impl Queues {
         queue.items.pop_front().ok_or(QueueError::Empty)
     }
 
-    /// What a worker's readers are to be told, once for each item.
+    /// Takes what a worker's readers are to be told, once for each item, in the order in which the items came.
     pub(super) fn take_untold(&mut self, worker: u64) -> Vec<(u32, Reader)> {
-        let queues = self.queues.iter_mut();
-        queues
-            .filter_map(|(id, queue)| {
-                let reader = *queue.readers.last()?;
-                (reader.worker == worker).then_some((*id, reader, queue))
-            })
-            .flat_map(|(id, reader, queue)| {
-                std::iter::repeat_n((id, reader), std::mem::take(&mut queue.untold))
-            })
-            .collect()
+        let untold = self.untold.get_mut(&worker);
+        untold.map_or_else(Vec::new, |untold| untold.drain(..).collect())
+    }
+
+    /// Takes the first of it.
+    pub(super) fn take_next_untold(&mut self, worker: u64) -> Option<(u32, Reader)> {
+        self.untold.get_mut(&worker)?.pop_front()
     }
 
     /// Whether a worker's readers are to be told of something.
     pub(super) fn has_untold(&self, worker: u64) -> bool {
-        let mut queues = self.queues.values();
-        queues.any(|queue| queue.is_read_by(worker) && queue.untold > 0)
+        let untold = self.untold.get(&worker);
+        untold.is_some_and(|untold| !untold.is_empty())
     }
 
     pub(super) fn lengths(&self) -> Vec<(Vec<u8>, usize)> {
@@ -202,5 +192,19 @@ mod tests {
         assert!(queues.take_untold(1).is_empty());
         assert_eq!(queues.take_untold(2), [(id, reader(2)); 2]);
         assert!(queues.take_untold(2).is_empty());
+    }
+
+    #[test]
+    fn what_a_worker_that_goes_was_not_told_is_told_to_the_one_before() {
+        let mut queues = Queues::default();
+        let id = queues.register(b"q", reader(1));
+        queues.register(b"q", reader(2));
+        assert!(queues.push(id, b"a").is_ok());
+        queues.remove_worker(2);
+        assert!(queues.push(id, b"b").is_ok());
+        assert_eq!(queues.take_untold(1), [(id, reader(1)); 2]);
+        queues.remove_worker(1);
+        assert!(queues.push(id, b"c").is_ok());
+        assert!(!queues.has_untold(1) && queues.pop(id).is_ok());
     }
 }

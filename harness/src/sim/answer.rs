@@ -12,10 +12,11 @@ use crate::http::Headers;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub(super) outcome: Result<Reply, CallFailure>,
-    pub(super) after: Duration,
+    /// How long until it begins; `None`: for ever.
+    pub(super) after: Option<Duration>,
 }
 
-/// A complete answer.
+/// An answer that begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Reply {
     pub(super) headers: Headers,
@@ -23,6 +24,26 @@ pub(super) struct Reply {
     pub(super) pieces: Vec<usize>,
     pub(super) streamed: bool,
     pub(super) trailers: Headers,
+    pub(super) pace: Duration,
+    pub(super) end: End,
+}
+
+/// How an answer that began ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// As it should.
+    Proper,
+    /// After so many bytes of the body nothing more comes.
+    Stalls(usize),
+    /// After so many bytes of the body the connection is gone.
+    Breaks(usize),
+}
+
+/// What an upstream does at a moment of its script.
+pub(super) enum Told {
+    Event(Event),
+    /// Its connection ends.
+    Nothing,
 }
 
 impl Answer {
@@ -34,7 +55,7 @@ impl Answer {
                 [(":status", status.to_string())].into_iter().collect(),
                 Bytes::new(),
             )),
-            after: Duration::ZERO,
+            after: Some(Duration::ZERO),
         }
     }
 
@@ -43,7 +64,7 @@ impl Answer {
     pub fn failed(failure: CallFailure) -> Self {
         Self {
             outcome: Err(failure),
-            after: Duration::ZERO,
+            after: Some(Duration::ZERO),
         }
     }
 
@@ -88,8 +109,53 @@ impl Answer {
     /// The answer comes this much later, in virtual time.
     #[must_use]
     pub fn after(mut self, delay: Duration) -> Self {
-        self.after = delay;
+        self.after = Some(delay);
         self
+    }
+
+    /// No answer, and no failure either: the connection stays, and nothing comes.
+    #[must_use]
+    pub fn never() -> Self {
+        Self {
+            outcome: Err(CallFailure::Timeout),
+            after: None,
+        }
+    }
+
+    /// Each piece of the body, and the end, comes so much later than what was before, in virtual time.
+    #[must_use]
+    pub fn paced(self, gap: Duration) -> Self {
+        self.edit(|reply| reply.pace = gap)
+    }
+
+    /// After `bytes` of the body nothing more comes, not even the end. A Content-Length is still that of the whole body.
+    #[must_use]
+    pub fn stalls_at(self, bytes: usize) -> Self {
+        self.edit(|reply| reply.end = End::Stalls(bytes))
+    }
+
+    /// After `bytes` of the body (0: right after the headers) the connection ends: a truncated answer, a reset. A
+    /// Content-Length is still that of the whole body. For a reset before the headers are complete see
+    /// [`Answer::failed`].
+    #[must_use]
+    pub fn breaks_at(self, bytes: usize) -> Self {
+        self.edit(|reply| reply.end = End::Breaks(bytes))
+    }
+
+    /// How long it takes until all is there, or until it fails; `None`: for ever.
+    pub(super) fn duration(&self) -> Option<Duration> {
+        let after = self.after?;
+        let Ok(reply) = &self.outcome else {
+            return Some(after);
+        };
+        match reply.end {
+            End::Stalls(_) => None,
+            End::Proper | End::Breaks(_) => {
+                let steps = u32::try_from(reply.clone().script(false).len()).unwrap_or(u32::MAX);
+                let gaps = reply.pace.saturating_mul(steps.saturating_sub(1));
+                Some(after.saturating_add(gaps))
+            }
+        }
     }
 
     /// 200 with the request as JSON: method, path, headers (lower-case names, lines of one name in a list) and body.
@@ -120,6 +186,8 @@ impl Answer {
     /// The answer as the end of a call.
     pub(super) fn into_outcome(self) -> CallOutcome {
         match self.outcome {
+            // A call's answer is handed over whole or not at all.
+            Ok(reply) if reply.end != End::Proper => CallOutcome::Failed(CallFailure::Truncated),
             Ok(reply) => {
                 let trailers = reply.trailers.clone();
                 let headers = reply.framed();
@@ -149,6 +217,8 @@ impl Reply {
             pieces: Vec::new(),
             streamed: false,
             trailers: Headers::new(),
+            pace: Duration::ZERO,
+            end: End::Proper,
         }
     }
 
@@ -166,29 +236,37 @@ impl Reply {
         headers
     }
 
-    /// What the worker is told, in order. The end comes by itself, as it does from HTTP/1 on Envoy.
-    pub(super) fn into_events(self, head: bool) -> Vec<Event> {
+    /// What the upstream does, and how long after its headers. The end comes by itself, as it does from HTTP/1 on Envoy.
+    pub(super) fn script(self, head: bool) -> Vec<(Duration, Told)> {
         let headers = self.framed();
-        let bodyless = head || (self.body.is_empty() && !self.streamed && self.trailers.is_empty());
-        let mut events = vec![Event::ResponseHeaders {
+        let proper = self.end == End::Proper;
+        let empty = self.body.is_empty() && !self.streamed && self.trailers.is_empty();
+        let bodyless = head || (empty && proper);
+        let mut told = vec![Told::Event(Event::ResponseHeaders {
             headers,
             end: bodyless,
-        }];
-        if bodyless {
-            return events;
+        })];
+        if !bodyless {
+            let body = match self.end {
+                End::Proper => self.body,
+                End::Stalls(bytes) | End::Breaks(bytes) => {
+                    self.body.slice(..bytes.min(self.body.len()))
+                }
+            };
+            let chunks = pieces(body, &self.pieces).into_iter();
+            told.extend(chunks.map(|chunk| Told::Event(Event::ResponseBody { chunk, end: false })));
+            told.extend(match self.end {
+                End::Stalls(_) => None,
+                End::Breaks(_) => Some(Told::Nothing),
+                End::Proper if self.trailers.is_empty() => Some(Told::Event(Event::ResponseBody {
+                    chunk: Bytes::new(),
+                    end: true,
+                })),
+                End::Proper => Some(Told::Event(Event::ResponseTrailers(self.trailers))),
+            });
         }
-        for chunk in pieces(self.body, &self.pieces) {
-            events.push(Event::ResponseBody { chunk, end: false });
-        }
-        events.push(if self.trailers.is_empty() {
-            Event::ResponseBody {
-                chunk: Bytes::new(),
-                end: true,
-            }
-        } else {
-            Event::ResponseTrailers(self.trailers)
-        });
-        events
+        let times = (0u32..).map(|n| self.pace.saturating_mul(n));
+        times.zip(told).collect()
     }
 }
 

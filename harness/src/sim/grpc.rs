@@ -1,15 +1,14 @@
 //! Scripted gRPC services.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Due, Happening, Sim, nanos};
+use super::Sim;
+use super::agenda::{Happening, Source};
+use super::surroundings::{Surroundings, nanos};
 use crate::http::Headers;
-use crate::worker::{Clock, GrpcAction, GrpcEvent, GrpcId, GrpcRequest, GrpcStatus};
-
-pub(super) type GrpcScript = Box<dyn FnMut(&GrpcCall) -> GrpcAnswer>;
+use crate::worker::{GrpcAction, GrpcEvent, GrpcId, GrpcRequest, GrpcStatus};
 
 /// A call or a stream as its service sees it so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,30 +143,15 @@ impl GrpcAnswer {
     }
 }
 
-/// The scripted services and what came to them.
+/// What came to the services.
 #[derive(Default)]
 pub(super) struct Services {
-    pub(super) scripts: BTreeMap<String, GrpcScript>,
     pub(super) calls: Vec<GrpcCall>,
 }
 
 impl Services {
     fn call(&mut self, id: GrpcId) -> Option<&mut GrpcCall> {
         self.calls.iter_mut().find(|call| call.request.id == id)
-    }
-
-    /// A moment of a call: what its service does, and after how long.
-    fn answer(&mut self, id: GrpcId) -> (Duration, Vec<GrpcEvent>) {
-        let call = self.calls.iter_mut().find(|call| call.request.id == id);
-        let Some(call) = call.filter(|call| !call.cancelled && !call.closed) else {
-            return (Duration::ZERO, Vec::new());
-        };
-        let answer = match self.scripts.get_mut(&call.request.upstream) {
-            Some(script) => script(call),
-            // As Envoy answers for a cluster in which nobody listens.
-            None => GrpcAnswer::status(GrpcStatus::UNAVAILABLE, "no script for this cluster"),
-        };
-        (answer.after, answer.into_events(call))
     }
 }
 
@@ -178,20 +162,22 @@ impl Sim {
     pub fn on_grpc(
         &mut self,
         upstream: &str,
-        answer: impl FnMut(&GrpcCall) -> GrpcAnswer + 'static,
+        answer: impl FnMut(&GrpcCall) -> GrpcAnswer + Send + 'static,
     ) {
-        let script: GrpcScript = Box::new(answer);
-        self.services.scripts.insert(upstream.to_owned(), script);
+        let scripts = &mut self.surroundings.scripts.grpc;
+        scripts.insert(upstream.to_owned(), Box::new(answer));
     }
 
     /// Every gRPC call and stream that filters made since the start, as far as it came.
     #[must_use]
     pub fn grpc_calls(&self) -> &[GrpcCall] {
-        &self.services.calls
+        &self.surroundings.services.calls
     }
+}
 
+impl Surroundings {
     /// Does what filters want of gRPC services; whether there was anything.
-    pub(super) fn settle_grpc(&mut self) -> bool {
+    pub(super) fn react_grpc(&mut self) -> bool {
         let actions = self.worker.take_grpc_actions();
         let busy = !actions.is_empty();
         for action in actions {
@@ -233,13 +219,26 @@ impl Sim {
                 if let Some(call) = self.services.call(id) {
                     call.cancelled = true;
                 }
-                self.agenda
-                    .retain(|due| !matches!(&due.what, Happening::Grpc(of, _) if *of == id));
+                self.agenda.forget(&[Source::Grpc(id)]);
                 return;
             }
         };
-        let (after, events) = self.services.answer(id);
+        let (after, events) = self.ask_service(id);
         self.plan_grpc(id, after, events);
+    }
+
+    /// A moment of a call: what its service does, and after how long.
+    fn ask_service(&mut self, id: GrpcId) -> (Duration, Vec<GrpcEvent>) {
+        let call = self.services.call(id);
+        let Some(call) = call.filter(|call| !call.cancelled && !call.closed) else {
+            return (Duration::ZERO, Vec::new());
+        };
+        let answer = match self.scripts.grpc.get_mut(&call.request.upstream) {
+            Some(script) => script(call),
+            // As Envoy answers for a cluster in which nobody listens.
+            None => GrpcAnswer::status(GrpcStatus::UNAVAILABLE, "no script for this cluster"),
+        };
+        (answer.after, answer.into_events(call))
     }
 
     fn plan_grpc(
@@ -248,10 +247,10 @@ impl Sim {
         after: Duration,
         events: impl IntoIterator<Item = GrpcEvent>,
     ) {
-        let at = self.clock.now_unix_nanos().saturating_add(nanos(after));
-        self.agenda.extend(events.into_iter().map(|event| Due {
-            at,
-            what: Happening::Grpc(id, event),
-        }));
+        let at = self.now().saturating_add(nanos(after));
+        for event in events {
+            self.agenda
+                .plan(at, Source::Grpc(id), Happening::Grpc(id, event));
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What a scripted client sends.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -20,6 +21,29 @@ pub struct Request {
     pub(super) trailers: Headers,
     pub(super) client: IpAddr,
     pub(super) protocol: String,
+    pub(super) after: Duration,
+    pub(super) pace: Duration,
+    pub(super) abort: Option<Abort>,
+}
+
+/// When a client goes away before its exchange is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Abort {
+    /// When all pieces of the request are sent, instead of saying that the request ends there.
+    BeforeEnd,
+    /// When the response's headers are there, unless they are all of it.
+    AtResponseHeaders,
+    /// When so many pieces of the response's body are there, counted from 1, unless the last one is the end.
+    AfterChunks(usize),
+    /// When so much virtual time has passed since it connected.
+    After(Duration),
+}
+
+/// What a client does at a moment of its script.
+pub(super) enum Said {
+    Event(Event),
+    /// It goes away.
+    Nothing,
 }
 
 impl Request {
@@ -36,6 +60,9 @@ impl Request {
             trailers: Headers::new(),
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
             protocol: "HTTP/1.1".to_owned(),
+            after: Duration::ZERO,
+            pace: Duration::ZERO,
+            abort: None,
         }
     }
 
@@ -97,8 +124,49 @@ impl Request {
         self
     }
 
+    /// The headers come so much later than the connection, in virtual time.
+    #[must_use]
+    pub fn after(mut self, delay: Duration) -> Self {
+        self.after = delay;
+        self
+    }
+
+    /// Each piece of the body, and the end, comes so much later than what was before, in virtual time.
+    #[must_use]
+    pub fn paced(mut self, gap: Duration) -> Self {
+        self.pace = gap;
+        self
+    }
+
+    /// The client goes away.
+    #[must_use]
+    pub fn aborted(mut self, abort: Abort) -> Self {
+        self.abort = Some(abort);
+        self
+    }
+
+    /// What the client does, and how long after it connected.
+    pub(super) fn script(self) -> Vec<(Duration, Said)> {
+        let (mut at, pace, abort) = (self.after, self.pace, self.abort);
+        let mut script = Vec::new();
+        for event in self.into_events() {
+            script.push((at, Said::Event(event)));
+            at = at.saturating_add(pace);
+        }
+        match abort {
+            Some(Abort::BeforeEnd) => {
+                if let Some((_, last)) = script.last_mut() {
+                    *last = Said::Nothing;
+                }
+            }
+            Some(Abort::After(delay)) => script.push((delay, Said::Nothing)),
+            Some(Abort::AtResponseHeaders | Abort::AfterChunks(_)) | None => {}
+        }
+        script
+    }
+
     /// What the worker is told, in order.
-    pub(super) fn into_events(self) -> Vec<Event> {
+    fn into_events(self) -> Vec<Event> {
         let mut headers = Headers::new();
         headers.push(":method", self.method.clone());
         headers.push(":path", self.target);

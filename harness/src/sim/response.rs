@@ -2,6 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::Abort;
 use crate::exchange::{HungReason, ResetReason};
 use crate::http::Headers;
 use crate::vm::Cost;
@@ -20,6 +21,8 @@ pub enum Outcome {
     Reset(ResetReason),
     /// The client went away.
     Aborted,
+    /// The upstream's connection ended in the middle of its answer, and the client's with it.
+    UpstreamLost,
     /// A message's body did not match its Content-Length: the receiver waits for the rest, or cuts the body off.
     Misframed {
         /// What Content-Length said.
@@ -126,6 +129,9 @@ impl Response {
 /// An exchange of the simulation under way.
 #[derive(Debug)]
 pub(super) struct Exchange {
+    /// Which of all requests of the simulation it is, from 1.
+    pub(super) number: u64,
+    pub(super) abort: Option<Abort>,
     pub(super) request: UpstreamRequest,
     pub(super) request_body: BytesMut,
     pub(super) response: Response,
@@ -135,8 +141,10 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn new(before: Cost, head: bool) -> Self {
+    pub(super) fn new(number: u64, before: Cost, head: bool, abort: Option<Abort>) -> Self {
         Self {
+            number,
+            abort,
             request: UpstreamRequest::default(),
             request_body: BytesMut::new(),
             response: Response::default(),

@@ -1,11 +1,12 @@
 //! Setting up a simulation.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::grpc::Services;
+use super::race::RaceSetting;
+use super::surroundings::{Scripts, Surroundings};
 use super::{Answer, CallScript, GrpcAnswer, GrpcCall, Sim};
 use crate::engine::Module;
 use crate::exchange::Call;
@@ -16,6 +17,9 @@ use crate::worker::{FailurePolicy, FilterSpec, Limits, Setup, StartError, Virtua
 /// 2026-01-01 00:00 UTC, in seconds since 1970.
 const START: u64 = 1_767_225_600;
 
+/// What workers are made of: all but their filters, the clock they see, the filters, what answers them.
+pub(super) type Parts = (Setup, Arc<VirtualClock>, Vec<FilterSpec>, Scripts);
+
 /// A simulation that is being set up.
 #[must_use = "nothing happens before `start`"]
 pub struct Setting {
@@ -24,8 +28,7 @@ pub struct Setting {
     filters: Vec<FilterSpec>,
     environment: Vec<(String, String)>,
     on_trap: FailurePolicy,
-    scripts: BTreeMap<String, CallScript>,
-    services: Services,
+    scripts: Scripts,
     clusters: BTreeSet<String>,
 }
 
@@ -40,8 +43,7 @@ impl Setting {
             filters: Vec::new(),
             environment: Vec::new(),
             on_trap: FailurePolicy::default(),
-            scripts: BTreeMap::new(),
-            services: Services::default(),
+            scripts: Scripts::default(),
             clusters: BTreeSet::new(),
         }
     }
@@ -130,10 +132,10 @@ impl Setting {
     pub fn on_call<A: Into<Answer>>(
         mut self,
         upstream: &str,
-        mut answer: impl FnMut(&Call) -> A + 'static,
+        mut answer: impl FnMut(&Call) -> A + Send + 'static,
     ) -> Self {
         let script: CallScript = Box::new(move |call| answer(call).into());
-        self.scripts.insert(upstream.to_owned(), script);
+        self.scripts.calls.insert(upstream.to_owned(), script);
         self.cluster(upstream)
     }
 
@@ -142,11 +144,26 @@ impl Setting {
     pub fn on_grpc(
         mut self,
         upstream: &str,
-        answer: impl FnMut(&GrpcCall) -> GrpcAnswer + 'static,
+        answer: impl FnMut(&GrpcCall) -> GrpcAnswer + Send + 'static,
     ) -> Self {
         let answer = Box::new(answer);
-        self.services.scripts.insert(upstream.to_owned(), answer);
+        self.scripts.grpc.insert(upstream.to_owned(), answer);
         self.cluster(upstream)
+    }
+
+    /// So many workers with these filters, which share their state.
+    pub fn workers(self, workers: usize) -> RaceSetting {
+        RaceSetting::new(self, workers)
+    }
+
+    pub(super) fn into_parts(self) -> Parts {
+        let clock = Arc::new(VirtualClock::at(self.start.saturating_mul(1_000_000_000)));
+        let setup = Setup {
+            clock: clock.clone(),
+            clusters: Some(self.clusters),
+            ..self.setup
+        };
+        (setup, clock, self.filters, self.scripts)
     }
 
     /// Starts the filters.
@@ -154,27 +171,15 @@ impl Setting {
     /// # Errors
     /// When a filter refuses its configuration, traps, or can't be instantiated.
     pub fn start(self) -> Result<Sim, StartError> {
-        let clock = Arc::new(VirtualClock::at(self.start.saturating_mul(1_000_000_000)));
-        let setup = Setup {
-            clock: clock.clone(),
-            clusters: Some(self.clusters),
-            ..self.setup
-        };
         let entries = self.filters.len();
-        let worker = Worker::start(setup, self.filters)?;
-        let mut sim = Sim {
-            worker,
-            clock,
-            upstream: Box::new(Answer::echo),
-            scripts: self.scripts,
-            services: self.services,
+        let (setup, clock, filters, scripts) = self.into_parts();
+        let worker = Worker::start(setup, filters)?;
+        let mut surroundings = Surroundings::new(worker, clock, scripts);
+        surroundings.settle();
+        Ok(Sim {
+            surroundings,
             entries,
-            exchanges: HashMap::new(),
-            agenda: Vec::new(),
-            calls: Vec::new(),
-            logs: Vec::new(),
-        };
-        sim.settle();
-        Ok(sim)
+            requests: 0,
+        })
     }
 }

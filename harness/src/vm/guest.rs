@@ -79,11 +79,11 @@ pub(crate) struct Root {
     /// The filter entry's name.
     pub(crate) name: String,
     pub(crate) configuration: Bytes,
-    /// The tick's period and next time, in nanoseconds.
+    /// The timer, if it runs.
     pub(crate) tick: Option<Tick>,
 }
 
-/// A timer.
+/// A timer: its period in nanoseconds, and when it ends by [`crate::worker::Clock::elapsed_nanos`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tick {
     pub(crate) period: u64,

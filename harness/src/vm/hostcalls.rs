@@ -59,7 +59,8 @@ fn dispatch(
     let name = HOSTCALLS[index];
     let guest = env.guest();
     guest.world.hostcalls.0[index] += 1;
-    if let Some(status) = guest.world.faults.take(name) {
+    let site = guest.site;
+    if let Some(status) = guest.world.faults.take(name, site) {
         return Ok(status);
     }
     if crate::profile::Profile::Kong

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use wasmtime::{Instance, Store, StoreLimitsBuilder, TypedFunc, WasmParams, WasmResults};
 
-use super::guest::{Root, Tick};
+use super::guest::Root;
 use super::trap::{Crashed, backtrace};
 use super::{CallView, Callback, Context, Guest, Lost, Site, TrapCause, TrapReport, World};
 use crate::abi::FilterAction;
@@ -558,12 +558,14 @@ impl Vm {
         self.store.data().calls_made
     }
 
-    /// When the next tick of any root context is due.
-    pub(crate) fn next_tick(&self) -> Option<u64> {
-        let roots = self.store.data().roots.values();
-        roots
-            .filter_map(|root| root.tick.map(|tick| tick.due))
-            .min()
+    /// The root contexts whose timers run, in order, and when each is due.
+    pub(crate) fn ticks(&self) -> Vec<(u32, u64)> {
+        let roots = self.store.data().roots.iter();
+        let mut ticks: Vec<_> = roots
+            .filter_map(|(id, root)| Some((*id, root.tick?.due)))
+            .collect();
+        ticks.sort_unstable();
+        ticks
     }
 
     /// The entries that have a tick, by name.
@@ -577,24 +579,15 @@ impl Vm {
             .collect()
     }
 
-    /// The root contexts whose ticks are due, in order; each timer starts again.
-    pub(crate) fn take_due(&mut self, now: u64) -> Vec<u32> {
-        let mut due: Vec<_> = self
-            .store
-            .data_mut()
-            .roots
-            .iter_mut()
-            .filter_map(|(id, root)| {
-                let tick = root.tick.as_mut().filter(|tick| tick.due <= now)?;
-                *tick = Tick {
-                    period: tick.period,
-                    due: now.saturating_add(tick.period),
-                };
-                Some(*id)
-            })
-            .collect();
-        due.sort_unstable();
-        due
+    /// Starts a root context's timer again; whether it runs at all.
+    pub(crate) fn rearm(&mut self, root: u32, now: u64) -> bool {
+        let root = self.store.data_mut().roots.get_mut(&root);
+        let tick = root.and_then(|root| root.tick.as_mut());
+        if let Some(tick) = tick {
+            tick.due = now.saturating_add(tick.period);
+            return true;
+        }
+        false
     }
 
     /// The linear memory, in bytes.

@@ -141,7 +141,7 @@ pub(super) fn backtrace(error: &wasmtime::Error) -> Vec<String> {
 }
 
 /// A callback of a filter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(
     missing_docs,
     reason = "each variant is the ABI's callback of the same name"

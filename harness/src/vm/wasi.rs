@@ -120,7 +120,7 @@ pub(crate) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
             let guest = env.guest();
             let now = match clock {
                 REALTIME => guest.now(),
-                MONOTONIC => guest.setup.clock.monotonic_nanos(),
+                MONOTONIC => guest.setup.clock.elapsed_nanos(),
                 _ => return Ok(UNSUPPORTED),
             };
             errno(env.write_u64(out, now))

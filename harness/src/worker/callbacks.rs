@@ -7,6 +7,7 @@ use crate::abi::LogLevel;
 use crate::exchange::{Action, CallFailure, CallId, CallOutcome, ExchangeId};
 use crate::http::Headers;
 use crate::profile::{FailedCall, Flow};
+use crate::shared::Reader;
 use crate::vm::{CallView, Callback, Lost, Owner, Site, TrapCause, TrapReport, Vm, World};
 
 /// How often callbacks may cause others before the next event: a reader that fills its own queue must not hold up traffic.
@@ -182,15 +183,16 @@ impl Worker {
                 trailers,
                 failure: None,
             },
-            CallOutcome::Failed(failure)
-                if self.setup.profile.rules().failed_call == FailedCall::MadeByHost =>
-            {
-                made_by_host(failure)
+            CallOutcome::Failed(failure) => {
+                let made = match self.setup.profile.rules().failed_call {
+                    FailedCall::MadeByHost => made_by_host(failure),
+                    FailedCall::DispatchStatus => None,
+                };
+                made.unwrap_or_else(|| CallView {
+                    failure: Some(failure),
+                    ..CallView::default()
+                })
             }
-            CallOutcome::Failed(failure) => CallView {
-                failure: Some(failure),
-                ..CallView::default()
-            },
         }
     }
 
@@ -221,19 +223,25 @@ impl Worker {
         let untold = self.setup.shared.queues_take_untold(self.membership.id);
         let any = !untold.is_empty();
         for (queue, reader) in untold {
-            let slot = &mut self.slots[reader.vm];
-            // A VM that is gone is not told; what came for it stays in the queue.
-            let Some(vm) = &mut slot.vm else {
-                continue;
-            };
-            if slot.generation != reader.generation {
-                continue;
-            }
-            if let Err(report) = vm.on_queue_ready(&mut self.world, reader.root, queue) {
-                self.trapped(reader.vm, *report);
-            }
+            self.tell_reader(queue, reader);
         }
         any
+    }
+
+    /// Tells a reader that something came. A VM that is gone is not told; what came for it stays in the queue.
+    pub(super) fn tell_reader(&mut self, queue: u32, reader: Reader) {
+        let Some(slot) = self.slots.get_mut(reader.vm) else {
+            return;
+        };
+        if slot.generation != reader.generation {
+            return;
+        }
+        let Some(vm) = &mut slot.vm else {
+            return;
+        };
+        if let Err(report) = vm.on_queue_ready(&mut self.world, reader.root, queue) {
+            self.trapped(reader.vm, *report);
+        }
     }
 
     /// Deletes contexts that said `proxy_done` late.
@@ -316,8 +324,8 @@ impl Worker {
     }
 }
 
-/// The answer that Envoy makes where there is none.
-fn made_by_host(failure: CallFailure) -> CallView {
+/// The answer that Envoy makes where none began.
+fn made_by_host(failure: CallFailure) -> Option<CallView> {
     let (status, body) = match failure {
         CallFailure::Timeout => ("504", &b"upstream request timeout"[..]),
         CallFailure::Refused => (
@@ -331,6 +339,8 @@ fn made_by_host(failure: CallFailure) -> CallView {
             "503",
             &b"upstream connect error or disconnect/reset before headers. reset reason: connection termination"[..],
         ),
+        // Its own answer would come behind the other's headers: the call fails (source).
+        CallFailure::Truncated => return None,
     };
     let headers: Headers = [
         (":status", status.to_owned()),
@@ -339,9 +349,9 @@ fn made_by_host(failure: CallFailure) -> CallView {
     ]
     .into_iter()
     .collect();
-    CallView {
+    Some(CallView {
         headers,
         body: Bytes::from_static(body),
         ..CallView::default()
-    }
+    })
 }

@@ -4,13 +4,13 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A source of wall-clock time.
+/// A source of time: what the clock on the wall shows, and how much of it has passed.
 pub trait Clock: Send + Sync {
-    /// Nanoseconds since 1970-01-01 UTC.
+    /// Nanoseconds since 1970-01-01 UTC. An operator or NTP may set it, also backwards.
     fn now_unix_nanos(&self) -> u64;
 
-    /// Nanoseconds since some moment that never changes. It never goes back, whatever the wall clock does.
-    fn monotonic_nanos(&self) -> u64;
+    /// Nanoseconds since a moment that does not change. Never goes backwards: timers run by it.
+    fn elapsed_nanos(&self) -> u64;
 }
 
 /// The system's clock.
@@ -24,7 +24,7 @@ impl Clock for SystemClock {
             .map_or(0, nanos)
     }
 
-    fn monotonic_nanos(&self) -> u64 {
+    fn elapsed_nanos(&self) -> u64 {
         static START: OnceLock<Instant> = OnceLock::new();
         nanos(START.get_or_init(Instant::now).elapsed())
     }
@@ -33,8 +33,8 @@ impl Clock for SystemClock {
 /// A clock that stands still until told.
 #[derive(Debug)]
 pub struct VirtualClock {
-    unix: AtomicU64,
-    monotonic: AtomicU64,
+    unix_nanos: AtomicU64,
+    elapsed_nanos: AtomicU64,
 }
 
 impl VirtualClock {
@@ -42,32 +42,31 @@ impl VirtualClock {
     #[must_use]
     pub fn at(unix_nanos: u64) -> Self {
         Self {
-            unix: AtomicU64::new(unix_nanos),
-            monotonic: AtomicU64::new(0),
+            unix_nanos: AtomicU64::new(unix_nanos),
+            elapsed_nanos: AtomicU64::new(0),
         }
     }
 
-    /// Moves the clock on.
+    /// Lets time pass.
     pub fn advance(&self, by: Duration) {
-        self.unix.fetch_add(nanos(by), Ordering::Relaxed);
-        self.monotonic.fetch_add(nanos(by), Ordering::Relaxed);
+        self.unix_nanos.fetch_add(nanos(by), Ordering::Relaxed);
+        self.elapsed_nanos.fetch_add(nanos(by), Ordering::Relaxed);
     }
 
-    /// Puts the clock at `unix_nanos`. Forwards, time has passed; backwards is a clock jump, in which none has.
+    /// Makes the clock show `unix_nanos`, also an earlier time: a clock jump. No time passes, so no timer is nearer its
+    /// end.
     pub fn set(&self, unix_nanos: u64) {
-        let before = self.unix.swap(unix_nanos, Ordering::Relaxed);
-        let passed = unix_nanos.saturating_sub(before);
-        self.monotonic.fetch_add(passed, Ordering::Relaxed);
+        self.unix_nanos.store(unix_nanos, Ordering::Relaxed);
     }
 }
 
 impl Clock for VirtualClock {
     fn now_unix_nanos(&self) -> u64 {
-        self.unix.load(Ordering::Relaxed)
+        self.unix_nanos.load(Ordering::Relaxed)
     }
 
-    fn monotonic_nanos(&self) -> u64 {
-        self.monotonic.load(Ordering::Relaxed)
+    fn elapsed_nanos(&self) -> u64 {
+        self.elapsed_nanos.load(Ordering::Relaxed)
     }
 }
 

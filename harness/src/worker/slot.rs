@@ -18,7 +18,7 @@ pub(super) struct Slot {
     pub(super) roots: Vec<RootSpec>,
     /// `None` when it trapped.
     pub(super) vm: Option<Vm>,
-    /// When it was loaded, in nanoseconds since 1970.
+    /// When it was loaded, by [`super::Clock::elapsed_nanos`].
     pub(super) loaded: u64,
     /// How many VMs stood here before this one.
     pub(super) generation: u64,
@@ -56,7 +56,7 @@ impl Worker {
             roots: &slot.roots,
         };
         slot.vm = Some(Vm::start(&spec, &mut self.world)?);
-        slot.loaded = self.setup.clock.now_unix_nanos();
+        slot.loaded = self.setup.clock.elapsed_nanos();
         Ok(())
     }
 
@@ -66,8 +66,8 @@ impl Worker {
         let base = self.setup.knobs.reload_back_off.unwrap_or(RELOAD_BACK_OFF);
         let base = u64::try_from(base.as_nanos()).unwrap_or(u64::MAX);
         let wait = base.saturating_add(self.random.u64(..(base / 2).max(1)));
-        let since = self.setup.clock.now_unix_nanos();
-        since.saturating_sub(self.slots[index].loaded) >= wait
+        let now = self.setup.clock.elapsed_nanos();
+        now.saturating_sub(self.slots[index].loaded) >= wait
     }
 
     /// Puts a new VM into a slot. One that does not start leaves the slot empty; what it says is in the log.

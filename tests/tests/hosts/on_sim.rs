@@ -129,7 +129,7 @@ fn take(seen: &mut Seen, response: &Response) {
             body: response.body().to_vec(),
         },
         Outcome::Hung(_) | Outcome::Waiting | Outcome::Misframed { .. } => Client::Nothing,
-        Outcome::Reset(_) | Outcome::Aborted => Client::Cut,
+        Outcome::Reset(_) | Outcome::Aborted | Outcome::UpstreamLost => Client::Cut,
     });
     seen.upstream
         .extend(response.upstream().map(|request| Upstream {

@@ -190,9 +190,9 @@ fn lookup(guest: &mut Guest, kind: MapKind, name: &str) -> Result<Bytes, Refusal
         return Ok(Bytes::from_static(dispatch_status(call.failure)));
     }
     if let MapKind::CallHeaders | MapKind::CallTrailers = kind {
+        let absent = absent_call_header(guest);
         let map = view(guest, kind)?.ok_or(GONE)?;
-        let absent = Refusal::Status(Status::NotFound);
-        return map.get(name).cloned().ok_or(absent);
+        return map.get(name).cloned().ok_or(Refusal::Status(absent));
     }
     let name = aliased(name, guest.rules);
     let map = open_map(guest, kind).ok_or(GONE)?;
@@ -201,9 +201,19 @@ fn lookup(guest: &mut Guest, kind: MapKind, name: &str) -> Result<Bytes, Refusal
         .ok_or(Refusal::Status(Status::NotFound))
 }
 
+/// Envoy has no map at all for an answer that did not come (source); ngx_wasm_module has an empty one.
+fn absent_call_header(guest: &Guest) -> Status {
+    let call = guest.call.as_ref();
+    let failed = call.is_some_and(|call| call.failure.is_some());
+    match guest.rules.failed_call {
+        FailedCall::MadeByHost if failed => GONE,
+        FailedCall::MadeByHost | FailedCall::DispatchStatus => Status::NotFound,
+    }
+}
+
 fn dispatch_status(failure: Option<CallFailure>) -> &'static [u8] {
     match failure {
-        None | Some(CallFailure::Reset) => b"ok",
+        None | Some(CallFailure::Reset | CallFailure::Truncated) => b"ok",
         Some(CallFailure::UnknownUpstream) => b"resolver failure",
         Some(CallFailure::Refused) => b"broken connection",
         Some(CallFailure::Timeout) => b"timeout",

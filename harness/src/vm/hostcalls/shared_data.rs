@@ -34,7 +34,7 @@ pub(super) fn set(
     let value = env.read_optional(value, value_len)?;
     let guest = env.guest();
     let capacity = guest.setup.limits.shared_data_bytes;
-    let present = guest.setup.shared.data_get(&key).is_some();
+    let present = guest.setup.shared.data_present(&key);
     if cas == 0 && present {
         guest.find(Host::Kong, Row::UnconditionalWrite);
     }

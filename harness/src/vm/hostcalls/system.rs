@@ -26,7 +26,7 @@ pub(super) fn get_time(env: &mut Env<'_>, out: u32) -> Answer {
 
 pub(super) fn set_tick_period(env: &mut Env<'_>, milliseconds: u32) -> Answer {
     let guest = env.guest();
-    let now = guest.setup.clock.now_unix_nanos();
+    let now = guest.setup.clock.elapsed_nanos();
     let (again, id) = (guest.rules.tick_again, guest.root_id());
     let in_stream = guest.seat_id().is_some();
     let root = guest.roots.get_mut(&id).ok_or(Status::BadArgument)?;

@@ -1,12 +1,16 @@
-//! Embeddings: unit vectors that depend on the model and the text alone.
+//! `POST /v1/embeddings`: unit vectors that depend on the model and the text alone.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::refusal::Refusal;
-use super::tokens;
+use super::super::answer::Answer;
+use super::super::api::Api;
+use super::super::fnv::hash;
+use super::super::refusal::Refusal;
+use super::super::reply::Usage;
+use super::super::tokens;
 
 /// The vector's length when none is asked for, as OpenAI's small model has it.
 const DIMENSIONS: usize = 1536;
@@ -19,8 +23,7 @@ const MAX_INPUTS: usize = 2048;
 
 /// An embeddings request, as far as the provider reads it.
 #[derive(Debug, Deserialize)]
-pub(super) struct EmbeddingsRequest {
-    pub(super) model: Option<String>,
+pub(in super::super) struct Request {
     input: Option<Input>,
     dimensions: Option<usize>,
     encoding_format: Option<String>,
@@ -63,13 +66,19 @@ enum Encoding {
     Base64,
 }
 
-impl EmbeddingsRequest {
-    /// The answer's body.
-    pub(super) fn embed(&self) -> Result<Value, Refusal> {
-        let model = self
-            .model
-            .as_deref()
-            .ok_or(Refusal::Missing { field: "model" })?;
+impl Request {
+    pub(in super::super) fn answer(&self, model: &str) -> Result<Answer, Refusal> {
+        let (document, prompt) = self.embed(model)?;
+        let mut answer = Answer::whole(Api::Embeddings, document);
+        answer.usage = Usage {
+            prompt,
+            ..Usage::default()
+        };
+        Ok(answer)
+    }
+
+    /// The answer's body, and the tokens of the inputs.
+    fn embed(&self, model: &str) -> Result<(Value, usize), Refusal> {
         let items: Vec<Item> = match self
             .input
             .as_ref()
@@ -109,16 +118,17 @@ impl EmbeddingsRequest {
             .iter()
             .enumerate()
             .map(|(index, item)| {
-                let vector = unit_vector(item.hash ^ hash(model.bytes()), dimensions);
+                let vector = unit_vector(model, item.hash, dimensions);
                 json!({"object": "embedding", "index": index, "embedding": encode(&vector, encoding)})
             })
             .collect();
-        Ok(json!({
+        let document = json!({
             "object": "list",
             "data": data,
             "model": model,
             "usage": {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens},
-        }))
+        });
+        Ok((document, prompt_tokens))
     }
 }
 
@@ -136,8 +146,9 @@ fn encode(vector: &[f32], encoding: Encoding) -> Value {
     }
 }
 
-fn unit_vector(seed: u64, dimensions: usize) -> Vec<f32> {
-    let mut random = fastrand::Rng::with_seed(seed);
+/// The vector of length 1 that a model has for an input with that hash.
+pub(in super::super) fn unit_vector(model: &str, input: u64, dimensions: usize) -> Vec<f32> {
+    let mut random = fastrand::Rng::with_seed(input ^ hash(model.bytes()));
     let mut vector: Vec<f32> = (0..dimensions).map(|_| random.f32() * 2.0 - 1.0).collect();
     let length = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
     if length > 0.0 {
@@ -146,22 +157,15 @@ fn unit_vector(seed: u64, dimensions: usize) -> Vec<f32> {
     vector
 }
 
-/// FNV-1a, 64 bits: the same on every machine and in every release, which the standard library's hasher does not
-/// promise.
-fn hash(bytes: impl Iterator<Item = u8>) -> u64 {
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn embed(request: Value) -> Result<Value, Refusal> {
-        serde_json::from_value::<EmbeddingsRequest>(request)
+        serde_json::from_value::<Request>(request)
             .unwrap()
-            .embed()
+            .embed("m")
+            .map(|(document, _)| document)
     }
 
     fn floats(value: &Value) -> Vec<f32> {
@@ -170,11 +174,9 @@ mod tests {
 
     #[test]
     fn both_encodings_carry_the_same_unit_vector() {
-        let plain = embed(json!({"model": "m", "input": "hello", "dimensions": 8})).unwrap();
-        let packed = embed(
-            json!({"model": "m", "input": "hello", "dimensions": 8, "encoding_format": "base64"}),
-        )
-        .unwrap();
+        let plain = embed(json!({"input": "hello", "dimensions": 8})).unwrap();
+        let packed =
+            embed(json!({"input": "hello", "dimensions": 8, "encoding_format": "base64"})).unwrap();
         let vector = floats(&plain["data"][0]["embedding"]);
         let bytes = STANDARD
             .decode(packed["data"][0]["embedding"].as_str().unwrap())
@@ -191,8 +193,7 @@ mod tests {
 
     #[test]
     fn equal_texts_get_equal_vectors_and_others_different_ones() {
-        let answer =
-            embed(json!({"model": "m", "input": ["a", "b", "a"], "dimensions": 4})).unwrap();
+        let answer = embed(json!({"input": ["a", "b", "a"], "dimensions": 4})).unwrap();
         assert_eq!(
             answer["data"][0]["embedding"],
             answer["data"][2]["embedding"]
@@ -206,8 +207,7 @@ mod tests {
 
     #[test]
     fn an_input_of_token_numbers_counts_them() {
-        let answer =
-            embed(json!({"model": "m", "input": [[1, 2, 3], [4]], "dimensions": 4})).unwrap();
+        let answer = embed(json!({"input": [[1, 2, 3], [4]], "dimensions": 4})).unwrap();
         assert_eq!(answer["usage"]["total_tokens"], 4);
     }
 
@@ -217,15 +217,15 @@ mod tests {
             Refusal::Invalid { field, .. } | Refusal::Missing { field } => field,
             other => panic!("{other:?}"),
         };
-        assert_eq!(refused(json!({"model": "m"})), "input");
-        assert_eq!(refused(json!({"model": "m", "input": []})), "input");
-        assert_eq!(refused(json!({"model": "m", "input": ""})), "input");
+        assert_eq!(refused(json!({})), "input");
+        assert_eq!(refused(json!({"input": []})), "input");
+        assert_eq!(refused(json!({"input": ""})), "input");
         assert_eq!(
-            refused(json!({"model": "m", "input": "a", "dimensions": 4000})),
+            refused(json!({"input": "a", "dimensions": 4000})),
             "dimensions"
         );
         assert_eq!(
-            refused(json!({"model": "m", "input": "a", "encoding_format": "int8"})),
+            refused(json!({"input": "a", "encoding_format": "int8"})),
             "encoding_format"
         );
     }
