@@ -394,16 +394,15 @@ impl Worker {
 
     /// Runs the ticks that are due.
     pub fn tick_due(&mut self) {
-        self.tick_until(self.setup.clock.elapsed_nanos());
+        let now = self.setup.clock.elapsed_nanos();
+        for (timer, _) in self.ticks().into_iter().filter(|(_, due)| *due <= now) {
+            self.tick(timer);
+        }
     }
 
     /// Runs the ticks of every filter that asked for ticks, due or not: the last chance to send what waits for one.
     pub fn tick_all(&mut self) {
-        self.tick_until(u64::MAX);
-    }
-
-    fn tick_until(&mut self, now: u64) {
-        for (timer, _) in self.ticks().into_iter().filter(|(_, due)| *due <= now) {
+        for (timer, _) in self.ticks() {
             self.tick(timer);
         }
     }

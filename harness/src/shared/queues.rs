@@ -1,8 +1,8 @@
 //! Queues between filters, and who is told when something comes.
 //!
 //! As on Envoy the root context that registered a queue last reads it, whichever worker it is in, and is called once for
-//! each item. Once its worker is gone, the one before it reads again. A queue has no bound there, so it has none here: a filter that
-//! fills one nobody empties takes the process's memory.
+//! each item. Once its worker is gone, the one before it reads again. A queue has no bound there, so it has none here: a filter that fills one nobody empties takes the
+//! process's memory.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -38,21 +38,14 @@ pub(super) struct Queues {
     queues: BTreeMap<u32, Queue>,
     workers: u64,
     wakes: HashMap<u64, Wake>,
-    /// An entry for each item of which its reader was not told, in the order in which they came.
-    untold: VecDeque<(u32, Reader)>,
+    /// For each worker an entry for each item of which its reader was not told, in the order in which they came.
+    untold: HashMap<u64, VecDeque<(u32, Reader)>>,
 }
 
 struct Queue {
     items: VecDeque<Vec<u8>>,
     /// One of each worker that registered it, the last last.
     readers: Vec<Reader>,
-}
-
-impl Queue {
-    /// Who reads it now; nobody, once all workers that registered it are gone.
-    fn reader(&self) -> Option<Reader> {
-        self.readers.last().copied()
-    }
 }
 
 impl std::fmt::Debug for Queues {
@@ -84,19 +77,11 @@ impl Queues {
         for queue in self.queues.values_mut() {
             queue.readers.retain(|reader| reader.worker != worker);
         }
-        let mut wakes = Vec::new();
-        self.untold.retain_mut(|(id, reader)| {
-            if reader.worker != worker {
-                return true;
-            }
-            let Some(next) = self.queues.get(id).and_then(Queue::reader) else {
-                return false;
-            };
-            *reader = next;
-            wakes.extend(self.wakes.get(&next.worker).cloned());
-            true
-        });
-        wakes
+        let untold = self.untold.remove(&worker).unwrap_or_default();
+        untold
+            .into_iter()
+            .filter_map(|(id, _)| self.tell(id))
+            .collect()
     }
 
     pub(super) fn register(&mut self, name: &[u8], reader: Reader) -> u32 {
@@ -125,11 +110,15 @@ impl Queues {
     pub(super) fn push(&mut self, id: u32, item: &[u8]) -> Result<Option<Wake>, QueueError> {
         let queue = self.queues.get_mut(&id).ok_or(QueueError::Unknown)?;
         queue.items.push_back(item.to_vec());
-        let Some(reader) = queue.reader() else {
-            return Ok(None);
-        };
-        self.untold.push_back((id, reader));
-        Ok(self.wakes.get(&reader.worker).cloned())
+        Ok(self.tell(id))
+    }
+
+    /// Something came: notes it for the queue's reader, and hands over what wakes its driver.
+    fn tell(&mut self, id: u32) -> Option<Wake> {
+        let reader = *self.queues.get(&id)?.readers.last()?;
+        let untold = self.untold.entry(reader.worker).or_default();
+        untold.push_back((id, reader));
+        self.wakes.get(&reader.worker).cloned()
     }
 
     pub(super) fn pop(&mut self, id: u32) -> Result<Vec<u8>, QueueError> {
@@ -139,27 +128,19 @@ impl Queues {
 
     /// Takes what a worker's readers are to be told, once for each item, in the order in which the items came.
     pub(super) fn take_untold(&mut self, worker: u64) -> Vec<(u32, Reader)> {
-        let (told, rest): (VecDeque<_>, _) = std::mem::take(&mut self.untold)
-            .into_iter()
-            .partition(|(_, reader)| reader.worker == worker);
-        self.untold = rest;
-        told.into()
+        let untold = self.untold.get_mut(&worker);
+        untold.map_or_else(Vec::new, |untold| untold.drain(..).collect())
     }
 
     /// Takes the first of it.
     pub(super) fn take_next_untold(&mut self, worker: u64) -> Option<(u32, Reader)> {
-        let first = self
-            .untold
-            .iter()
-            .position(|(_, reader)| reader.worker == worker)?;
-        self.untold.remove(first)
+        self.untold.get_mut(&worker)?.pop_front()
     }
 
     /// Whether a worker's readers are to be told of something.
     pub(super) fn has_untold(&self, worker: u64) -> bool {
-        self.untold
-            .iter()
-            .any(|(_, reader)| reader.worker == worker)
+        let untold = self.untold.get(&worker);
+        untold.is_some_and(|untold| !untold.is_empty())
     }
 
     pub(super) fn lengths(&self) -> Vec<(Vec<u8>, usize)> {
@@ -211,5 +192,19 @@ mod tests {
         assert!(queues.take_untold(1).is_empty());
         assert_eq!(queues.take_untold(2), [(id, reader(2)); 2]);
         assert!(queues.take_untold(2).is_empty());
+    }
+
+    #[test]
+    fn what_a_worker_that_goes_was_not_told_is_told_to_the_one_before() {
+        let mut queues = Queues::default();
+        let id = queues.register(b"q", reader(1));
+        queues.register(b"q", reader(2));
+        assert!(queues.push(id, b"a").is_ok());
+        queues.remove_worker(2);
+        assert!(queues.push(id, b"b").is_ok());
+        assert_eq!(queues.take_untold(1), [(id, reader(1)); 2]);
+        queues.remove_worker(1);
+        assert!(queues.push(id, b"c").is_ok());
+        assert!(!queues.has_untold(1) && queues.pop(id).is_ok());
     }
 }
