@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use tollgate_harness::catalog::Search;
 use tollgate_harness::mock_llm::{MockLlm, Settings};
 use tollgate_harness::proxy::{Config, Proxy, ReloadError, Source};
+use wire::authority::CertificateAuthority;
 use wire::{Answer, Wire, get, request, until};
 
 /// A filter that refuses its configuration unless it begins with `ok`, counts a request in `requests`, and answers
@@ -217,6 +218,50 @@ fn a_stream_ends_with_the_filters_it_began_with_and_they_flush_what_they_queued(
     server.head();
     server.send("HTTP/1.1 204 No Content\r\n\r\n");
     assert_eq!(client.head().header("x-filter"), Some("ok new"));
+}
+
+#[test]
+fn a_reload_takes_up_certificates_and_limits_for_the_connections_that_come() {
+    let authority = CertificateAuthority::new();
+    let yaml = |limits: &str| {
+        let tls = format!("tls: {{certificate: it.pem, private_key: it.key}}{limits}");
+        format!(
+            "{{access_log: false, workers: 1, listeners: [{{address: 127.0.0.1:0, {tls}}}],
+              routes: [{{direct_response: {{status: 200}}}}], clusters: {{}}}}"
+        )
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let place = |name: &str| {
+        for (file, to) in authority.issue(name).iter().zip(["it.pem", "it.key"]) {
+            fs::copy(file, directory.path().join(to)).unwrap();
+        }
+    };
+    let file = directory.path().join("tollgate.yaml");
+    place("old.test");
+    fs::write(&file, yaml("")).unwrap();
+    let mut source = Source::new(file.clone(), Search::from_here(None));
+    let proxy = Proxy::start(source.load().unwrap().config).unwrap();
+    let status = |name: &str| {
+        let client = authority.client(&["http/1.1"]);
+        let head = wire::secure::head(proxy.addresses()[0], name, client);
+        head.split(' ').nth(1).map(str::to_owned)
+    };
+    assert_eq!(status("old.test").as_deref(), Some("200"));
+
+    place("new.test");
+    until(|| source.changed());
+    proxy.reload(source.load()).unwrap();
+    assert_eq!(status("new.test").as_deref(), Some("200"));
+
+    fs::write(directory.path().join("it.pem"), "no certificate").unwrap();
+    let error = proxy.reload(source.load()).unwrap_err().to_string();
+    assert!(error.contains("listeners[0].tls.certificate: "), "{error}");
+    assert_eq!(status("new.test").as_deref(), Some("200"));
+
+    place("new.test");
+    fs::write(&file, yaml(", max_uri_bytes: 4")).unwrap();
+    proxy.reload(source.load()).unwrap();
+    assert_eq!(status("new.test").as_deref(), Some("414"));
 }
 
 #[test]

@@ -525,9 +525,10 @@ async fn a_client_that_speaks_no_tls_or_stops_in_its_handshake_is_dropped() {
 
 // Frame by frame.
 
-const FLOW_CONTROL_ERROR: u32 = 3;
-const FRAME_SIZE_ERROR: u32 = 6;
 const PROTOCOL_ERROR: u32 = 1;
+const FLOW_CONTROL_ERROR: u32 = 3;
+const STREAM_CLOSED: u32 = 5;
+const FRAME_SIZE_ERROR: u32 = 6;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
 fn framed() -> (std::net::TcpListener, Gateway, Framed) {
@@ -596,6 +597,16 @@ fn frames_that_break_the_protocol_end_the_connection_with_a_reason() {
             ]
             .concat(),
             FLOW_CONTROL_ERROR,
+        ),
+        (
+            // RFC 9113 section 5.1 has STREAM_CLOSED; as above.
+            "DATA behind the end of a request",
+            [
+                frame(frames::HEADERS, 5, 1, &get),
+                frame(frames::DATA, 0, 1, b"x"),
+            ]
+            .concat(),
+            PROTOCOL_ERROR,
         ),
         (
             "no window",
@@ -687,6 +698,45 @@ fn a_flood_of_reset_streams_ends_the_connection() {
     assert!([Some(ENHANCE_YOUR_CALM), None].contains(&client.goodbye()));
     assert!(!flooded, "10,000 resets on one connection");
     assert_eq!(get(gateway.address(), "/nowhere").status(), 404);
+}
+
+#[test]
+fn a_header_block_that_never_ends_ends_the_connection() {
+    let (_listener, gateway, mut client) = framed();
+    client.send(frames::HEADERS, frames::END_STREAM, 1, &block(&frames::GET));
+    let more = block(&[("x", "y")]);
+    let mut flooded = true;
+    for _ in 0..100_000 {
+        flooded = client.try_send(&frame(frames::CONTINUATION, 0, 1, &more));
+        if !flooded {
+            break;
+        }
+    }
+    // As above.
+    assert!([Some(ENHANCE_YOUR_CALM), None].contains(&client.goodbye()));
+    assert!(!flooded, "100,000 CONTINUATION frames on one connection");
+    assert_eq!(get(gateway.address(), "/nowhere").status(), 404);
+}
+
+#[test]
+fn data_on_a_stream_that_is_over_is_refused_and_the_connection_lives() {
+    let (_listener, _gateway, mut client) = framed();
+    let lines: Vec<(&str, &str)> = frames::GET
+        .into_iter()
+        .map(|(name, value)| (name, if name == ":path" { "/nowhere" } else { value }))
+        .collect();
+    let ends = frames::END_HEADERS | frames::END_STREAM;
+    client.send(frames::HEADERS, ends, 1, &block(&lines));
+    let over = |frame: &frames::Frame| frame.flags & frames::END_STREAM != 0;
+    while !over(&client.expect(frames::DATA)) {}
+    client.send(frames::DATA, 0, 1, b"late");
+    let refused = client.expect(frames::RST_STREAM);
+    assert_eq!(
+        (refused.stream, frames::number(&refused.payload)),
+        (1, STREAM_CLOSED)
+    );
+    client.send(frames::HEADERS, ends, 3, &block(&lines));
+    assert_eq!(client.expect(frames::HEADERS).stream, 3);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
+use super::grpc::Outgoing;
 use super::reception::Visit;
 
 /// Pieces that wait for a slow receiver. Each is what one read or one filter gave, so that the memory of a stalled
@@ -44,6 +45,7 @@ enum Content {
     Over,
     Whole(Bytes),
     Pieces(mpsc::Receiver<Piece>),
+    Messages(Outgoing),
 }
 
 impl PipedBody {
@@ -65,6 +67,11 @@ impl PipedBody {
     pub(super) fn piped() -> (Filler, Self) {
         let (filler, pieces) = mpsc::channel(WAITING);
         (filler, Self::of(Content::Pieces(pieces)))
+    }
+
+    /// The messages of a gRPC call, of which only so many wait as its filter may send.
+    pub(super) fn messages(messages: Outgoing) -> Self {
+        Self::of(Content::Messages(messages))
     }
 
     /// The body, with which a client's visit is over.
@@ -98,6 +105,7 @@ impl Body for PipedBody {
                 self.content = Content::Over;
                 return Poll::Ready(Some(Ok(frame)));
             }
+            Content::Messages(messages) => return Pin::new(messages).poll_frame(context),
             Content::Pieces(pieces) => std::task::ready!(pieces.poll_recv(context)),
         };
         match piece {
@@ -122,7 +130,7 @@ impl Body for PipedBody {
         match &self.content {
             Content::Over => SizeHint::with_exact(0),
             Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Pieces(_) => SizeHint::default(),
+            Content::Pieces(_) | Content::Messages(_) => SizeHint::default(),
         }
     }
 }

@@ -1,32 +1,31 @@
-//! Filters' gRPC calls and streams over HTTP/2: each worker has one connection to each endpoint, and as many streams on
-//! it as there are calls.
+//! Filters' gRPC calls and streams: HTTP/2, over the connections that each worker keeps to a cluster's endpoints.
 //!
 //! What a filter sees of a failure, the words included, is what it sees on Envoy (running): a connection that is refused
 //! or breaks before an answer is status 14, a stream that breaks later 13, an HTTP status without a gRPC one the code
 //! that gRPC's table gives it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
-use std::error::Error as _;
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, TE};
-use http::uri::Authority;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE};
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming};
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use super::body::{CutOff, PipedBody};
+use super::failure::Failure;
 use super::lines;
+use super::pool::{self, Pool, Purpose};
 use super::upstream::Upstreams;
 use crate::http::Headers;
 use crate::worker::{GrpcAction, GrpcEvent, GrpcId, GrpcRequest, GrpcStatus};
@@ -46,29 +45,22 @@ pub(super) type Tell = Rc<dyn Fn(GrpcId, GrpcEvent)>;
 /// The calls of one worker.
 pub(super) struct GrpcCalls {
     upstreams: Rc<Upstreams>,
-    connections: Rc<Connections>,
     under_way: Rc<RefCell<HashMap<GrpcId, UnderWay>>>,
 }
 
 struct UnderWay {
     /// None once this side has ended.
-    messages: Option<mpsc::UnboundedSender<Result<Bytes, Cancelled>>>,
-    unsent: Rc<Cell<usize>>,
+    messages: Option<mpsc::UnboundedSender<Result<Bytes, CutOff>>>,
+    unsent: Arc<AtomicUsize>,
     task: AbortHandle,
     /// Whether it is a call with one message each way, not a stream.
     unary: bool,
 }
 
-/// The filter wants nothing more of the stream.
-#[derive(Debug, thiserror::Error)]
-#[error("the call was cancelled")]
-struct Cancelled;
-
 impl GrpcCalls {
     pub(super) fn new(upstreams: Rc<Upstreams>) -> Self {
         Self {
             upstreams,
-            connections: Rc::default(),
             under_way: Rc::default(),
         }
     }
@@ -105,15 +97,15 @@ impl GrpcCalls {
         let (id, timeout) = (request.id, request.timeout);
         let unary = request.message.is_some();
         let (messages, outgoing) = mpsc::unbounded_channel();
-        let unsent = Rc::new(Cell::new(0));
+        let unsent = Arc::new(AtomicUsize::new(0));
         let body = Outgoing {
             messages: outgoing,
-            unsent: Rc::clone(&unsent),
+            unsent: Arc::clone(&unsent),
         };
         let messages = match &request.message {
             Some(message) => {
                 let message = framed(message);
-                unsent.set(message.len());
+                unsent.store(message.len(), Ordering::Relaxed);
                 // The other end is `body`, a line above.
                 let _ = messages.send(Ok(message));
                 None
@@ -121,8 +113,7 @@ impl GrpcCalls {
             None => Some(messages),
         };
         let call = exchange(
-            Rc::clone(&self.connections),
-            self.upstreams.endpoint_of(&request.upstream),
+            self.upstreams.grpc(&request.upstream),
             request,
             body,
             Rc::clone(&tell),
@@ -151,8 +142,10 @@ impl GrpcCalls {
         let message = framed(message);
         let full = match self.under_way.borrow().get(&id) {
             Some(call) => {
-                let waiting = call.unsent.get().saturating_add(message.len());
-                call.unsent.set(waiting);
+                let waiting = call
+                    .unsent
+                    .fetch_add(message.len(), Ordering::Relaxed)
+                    .saturating_add(message.len());
                 if let Some(messages) = call.messages.as_ref().filter(|_| waiting <= UNSENT_LIMIT) {
                     // A stream that has just ended takes no more, and its end is on its way to the filter.
                     let _ = messages.send(Ok(message));
@@ -177,75 +170,31 @@ impl GrpcCalls {
         if let Some(call) = self.under_way.borrow_mut().remove(&id) {
             if let Some(messages) = call.messages {
                 // The end of the messages alone could go out as the end of the stream; an error can't.
-                let _ = messages.send(Err(Cancelled));
+                let _ = messages.send(Err(CutOff));
             }
             call.task.abort();
         }
     }
 }
 
-/// The connection to each endpoint, where there is one.
-#[derive(Default)]
-struct Connections(RefCell<HashMap<Authority, SendRequest<Outgoing>>>);
-
-impl Connections {
-    async fn to(
-        &self,
-        endpoint: &Authority,
-        timeout: Duration,
-    ) -> Result<SendRequest<Outgoing>, io::Error> {
-        let open = self.0.borrow().get(endpoint).cloned();
-        if let Some(open) = open.filter(|open| !open.is_closed()) {
-            return Ok(open);
-        }
-        let opening = async {
-            let stream = TcpStream::connect(endpoint.as_str()).await?;
-            stream.set_nodelay(true)?;
-            http2::handshake(Local, TokioIo::new(stream))
-                .await
-                .map_err(io::Error::other)
-        };
-        let (sender, connection) = tokio::time::timeout(timeout, opening)
-            .await
-            .map_err(|_| io::ErrorKind::TimedOut)??;
-        tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!("a gRPC connection ended: {error}");
-            }
-        });
-        self.0.borrow_mut().insert(endpoint.clone(), sender.clone());
-        Ok(sender)
-    }
-}
-
-/// Runs a connection's own work on its worker's thread.
-#[derive(Clone, Copy)]
-struct Local;
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Local {
-    fn execute(&self, work: F) {
-        tokio::task::spawn_local(work);
-    }
-}
-
 /// The messages that go out, each with its prefix, until the sending side is dropped.
-struct Outgoing {
-    messages: mpsc::UnboundedReceiver<Result<Bytes, Cancelled>>,
-    unsent: Rc<Cell<usize>>,
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    messages: mpsc::UnboundedReceiver<Result<Bytes, CutOff>>,
+    unsent: Arc<AtomicUsize>,
 }
 
 impl Body for Outgoing {
     type Data = Bytes;
-    type Error = Cancelled;
+    type Error = CutOff;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Cancelled>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
         let message = std::task::ready!(self.messages.poll_recv(context));
         if let Some(Ok(message)) = &message {
-            let waiting = self.unsent.get();
-            self.unsent.set(waiting.saturating_sub(message.len()));
+            self.unsent.fetch_sub(message.len(), Ordering::Relaxed);
         }
         Poll::Ready(message.map(|message| message.map(Frame::data)))
     }
@@ -253,40 +202,29 @@ impl Body for Outgoing {
 
 /// Makes a call, tells what comes of it, and returns how it ended.
 async fn exchange(
-    connections: Rc<Connections>,
-    endpoint: Option<(Authority, Duration)>,
+    pool: Option<Rc<Pool>>,
     request: GrpcRequest,
     body: Outgoing,
     tell: Tell,
 ) -> GrpcStatus {
     let id = request.id;
-    let Some((endpoint, connect_timeout)) = endpoint else {
+    let Some(pool) = pool else {
         return GrpcStatus::new(GrpcStatus::UNAVAILABLE, "Cluster not available");
     };
     let request = match head(&request) {
-        Ok(head) => Request::from_parts(head, body),
+        Ok(head) => Request::from_parts(head, PipedBody::messages(body)),
         Err(unsendable) => {
             tell(id, GrpcEvent::TrailingMetadata(Headers::new()));
             return GrpcStatus::new(GrpcStatus::INTERNAL, unsendable.to_string());
         }
     };
-    let sending = async {
-        let mut connection = connections
-            .to(&endpoint, connect_timeout)
-            .await
-            .map_err(|_| NoAnswer::Unconnected)?;
-        connection
-            .ready()
-            .await
-            .map_err(|_| NoAnswer::Unconnected)?;
-        connection
-            .send_request(request)
-            .await
-            .map_err(|error| NoAnswer::of(&error))
-    };
-    let answer = match sending.await {
-        Ok(response) => Answer::of(id, &tell, response).await,
-        Err(reason) => Answer::without(reason),
+    let answer = match pool.send(request, Purpose::Exchange).await {
+        Ok(pool::Answer { response, lease }) => {
+            let answer = Answer::of(id, &tell, response).await;
+            drop(lease);
+            answer
+        }
+        Err(unanswered) => Answer::without(unanswered.failure.into()),
     };
     if let Some(none) = answer.unbegun {
         tell(id, GrpcEvent::InitialMetadata(none));
@@ -298,16 +236,12 @@ async fn exchange(
 /// The head of a call: Envoy's lines, then the filter's.
 fn head(request: &GrpcRequest) -> Result<http::request::Parts, lines::Unsendable> {
     let path = format!("/{}/{}", request.service, request.method);
-    let uri = Uri::builder()
-        .scheme("http")
-        .authority(request.authority.as_str())
-        .path_and_query(path)
-        .build()
-        .map_err(|_| lines::Unsendable::Path)?;
+    let target: PathAndQuery = path.parse().map_err(|_| lines::Unsendable::Path)?;
+    let authority = request.authority.parse::<Authority>().ok();
+    let host = authority.and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     let (mut head, ()) = Request::new(()).into_parts();
     head.method = Method::POST;
-    head.version = Version::HTTP_2;
-    head.uri = uri;
+    head.uri = Uri::from(target);
     head.headers
         .insert(TE, HeaderValue::from_static("trailers"));
     if request.message.is_some() {
@@ -318,6 +252,8 @@ fn head(request: &GrpcRequest) -> Result<http::request::Parts, lines::Unsendable
     head.headers
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     head.headers.extend(lines::to_map(&request.metadata)?);
+    head.headers
+        .insert(HOST, host.ok_or(lines::Unsendable::Header)?);
     Ok(head)
 }
 
@@ -343,13 +279,13 @@ enum NoAnswer {
     Closed,
 }
 
-impl NoAnswer {
-    fn of(error: &hyper::Error) -> Self {
-        let reset = error
-            .source()
-            .and_then(|source| source.downcast_ref::<h2::Error>())
-            .is_some_and(h2::Error::is_reset);
-        if reset { Self::Reset } else { Self::Closed }
+impl From<Failure> for NoAnswer {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Reset => Self::Reset,
+            failure if failure.before_connection() => Self::Unconnected,
+            _ => Self::Closed,
+        }
     }
 }
 

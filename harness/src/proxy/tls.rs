@@ -155,8 +155,17 @@ pub(super) fn client(
 
 /// The same, for a connection that must be HTTP/1.1 because its protocol is to be changed.
 pub(super) fn without_http2(config: &Arc<ClientConfig>) -> Arc<ClientConfig> {
+    offering(config, HTTP_1)
+}
+
+/// The same, for connections that must be HTTP/2.
+pub(super) fn with_http2_alone(config: &Arc<ClientConfig>) -> Arc<ClientConfig> {
+    offering(config, HTTP_2)
+}
+
+fn offering(config: &Arc<ClientConfig>, protocol: &[u8]) -> Arc<ClientConfig> {
     let mut config = ClientConfig::clone(config);
-    config.alpn_protocols = vec![HTTP_1.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     Arc::new(config)
 }
 

@@ -5,14 +5,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::Request;
-use http::uri::Authority;
 use http_body_util::{BodyExt, Limited};
 use tokio::time::Instant;
 
 use super::body::PipedBody;
-use super::config::{Cluster, ConnectionLimits, Protocol, Timeouts, Transport};
+use super::config::{Cluster, ConnectionLimits, Protocol, Timeouts, Transport, Trust};
 use super::lines;
 use super::pool::{Answer, Pool, Purpose, Unanswered};
+use super::tls;
 use super::turns::Turns;
 use crate::exchange::{Call, CallFailure, CallOutcome};
 use crate::profile::Profile;
@@ -53,6 +53,8 @@ struct Upstream {
     transport: Rc<Transport>,
     /// With their weights.
     endpoints: Vec<(Rc<Pool>, u32)>,
+    /// The endpoints again, for gRPC.
+    grpc: Vec<Rc<Pool>>,
     turns: RefCell<Turns>,
     /// Until when each endpoint is passed by.
     ejected: RefCell<Vec<Option<Instant>>>,
@@ -67,15 +69,22 @@ impl Upstreams {
             for _ in 0..worker {
                 let _ = turns.next(|_| true);
             }
+            let over_http2 = over_http2(&transport);
+            let endpoints: Vec<(Rc<Pool>, u32)> = cluster
+                .endpoints
+                .into_iter()
+                .map(|(endpoint, weight)| (Pool::new(endpoint, Rc::clone(&transport)), weight))
+                .collect();
+            let grpc = endpoints.iter().map(|(pool, _)| match &over_http2 {
+                Some(over_http2) => Pool::new(pool.endpoint().clone(), Rc::clone(over_http2)),
+                None => Rc::clone(pool),
+            });
             Upstream {
                 name: cluster.name,
                 turns: RefCell::new(turns),
-                ejected: RefCell::new(vec![None; cluster.endpoints.len()]),
-                endpoints: cluster
-                    .endpoints
-                    .into_iter()
-                    .map(|(endpoint, weight)| (Pool::new(endpoint, Rc::clone(&transport)), weight))
-                    .collect(),
+                ejected: RefCell::new(vec![None; endpoints.len()]),
+                grpc: grpc.collect(),
+                endpoints,
                 transport,
             }
         });
@@ -124,11 +133,11 @@ impl Upstreams {
         Some(&cluster.transport)
     }
 
-    /// An endpoint of the cluster of this name, and how long connecting to it may take.
-    pub(super) fn endpoint_of(&self, name: &str) -> Option<(Authority, Duration)> {
+    /// An endpoint of the cluster of this name, as gRPC reaches it: always by HTTP/2.
+    pub(super) fn grpc(&self, name: &str) -> Option<Rc<Pool>> {
         let cluster = self.clusters.iter().find(|cluster| cluster.name == name)?;
-        let (_, pool) = cluster.endpoint(&[])?;
-        Some((pool.endpoint().clone(), cluster.transport.connect_timeout))
+        let (index, _) = cluster.endpoint(&[])?;
+        cluster.grpc.get(index).map(Rc::clone)
     }
 
     /// Makes a filter's call, within its timeout.
@@ -157,6 +166,21 @@ impl Upstreams {
         let cluster = clusters.find(|cluster| cluster.name == upstream)?;
         cluster.endpoint(&[]).map(|(_, pool)| pool)
     }
+}
+
+/// The same way with HTTP/2 alone; none if it is that already.
+fn over_http2(transport: &Transport) -> Option<Rc<Transport>> {
+    let tls = transport.tls.as_ref().map(|trust| Trust {
+        config: tls::with_http2_alone(&trust.config),
+        server_name: trust.server_name.clone(),
+    });
+    (transport.protocol != Protocol::Http2).then(|| {
+        Rc::new(Transport {
+            protocol: Protocol::Http2,
+            tls,
+            ..transport.clone()
+        })
+    })
 }
 
 impl Upstream {

@@ -73,16 +73,21 @@ impl Gateway {
         }
     }
 
-    /// Waits until the directory has been asked twice more, so that its present answer has been taken; the ETags that it was
-    /// asked with.
-    fn wait_for_polls(&self) -> Vec<Option<String>> {
+    /// Waits until the directory has been asked twice more by each VM, so that its present answer has been taken: Envoy
+    /// has one on its worker thread and one on its main thread.
+    fn wait_for_polls(&self) {
+        self.wait_for_etags(|etags| etags.len() > 4);
+    }
+
+    /// Waits until the ETags that the directory was asked with since are enough.
+    fn wait_for_etags(&self, enough: impl Fn(&[Option<String>]) -> bool) {
         let started = Instant::now();
         let mut etags = Vec::new();
         let _before = self.directory.take_seen();
-        while etags.len() < 3 {
+        while !enough(&etags) {
             assert!(
                 started.elapsed() < PATIENCE,
-                "the directory is not asked any more"
+                "the directory was asked with {etags:?} alone"
             );
             sleep(Duration::from_millis(20));
             for request in self.directory.take_seen() {
@@ -94,7 +99,6 @@ impl Gateway {
                 etags.push(request.headers.get_str("if-none-match").map(str::to_owned));
             }
         }
-        etags
     }
 }
 
@@ -130,8 +134,10 @@ fn keys_rotate_and_the_last_good_ones_stay() {
     assert_eq!(gateway.ask("second").status, 401);
 
     gateway.directory.answer(answer(304, "\"v1\"", ""));
-    let etags = gateway.wait_for_polls();
-    assert_eq!(etags.last(), Some(&Some("\"v1\"".to_owned())));
+    // The VM on the main thread may have missed that document; the worker's, which let the request pass, has it, and has
+    // it still after it was told that it is the newest.
+    let known = Some("\"v1\"".to_owned());
+    gateway.wait_for_etags(|etags| etags.iter().filter(|etag| **etag == known).count() > 2);
     assert_eq!(gateway.ask("first").status, 200);
 
     for bad in [
