@@ -9,7 +9,7 @@ use std::{env, fs};
 use serde_json::{Map, Value, json};
 use tollgate_harness::engine::Module;
 use tollgate_harness::profile::{Knobs, Profile};
-use tollgate_harness::sim::{Request, Response, Sim};
+use tollgate_harness::sim::{Answer, Request, Response, Sim};
 use tollgate_harness::vm::Cost;
 use tollgate_tests::{consumers, load, module, root};
 
@@ -239,6 +239,64 @@ fn header_transform_figures() -> Value {
         "memory_bytes_after_bodies_of_32_kb": body.worker().memory_bytes(),
         "requests_with_20_headers": requests,
     })
+}
+
+/// A simulation of token-rate-limit with so many token rules, whose upstream answers with usage.
+fn limiting(module: &Module, rules: usize) -> Sim {
+    let rules: Vec<_> = (0..rules)
+        .map(|rule| json!({"name": format!("rule-{rule}"), "by": ["ip"], "minute": 1_000_000, "day": 100_000_000}))
+        .collect();
+    let configuration =
+        json!({"host": "envoy", "minute": 1_000_000, "limit_by": "ip", "tokens": rules});
+    let mut sim = simulation(module, &configuration);
+    sim.upstream(|request| {
+        let streamed = request.body.windows(8).any(|window| window == b"\"stream\"");
+        if !streamed {
+            let body = r#"{"object":"chat.completion","choices":[],"usage":{"prompt_tokens":100,"completion_tokens":200}}"#;
+            return Answer::status(200).body(body);
+        }
+        let event = |inner: &str| format!("data: {{\"object\":\"chat.completion.chunk\",\"model\":\"gpt-4.1\",{inner}}}\n\n");
+        let word = event(r#""choices":[{"index":0,"delta":{"content":"word "}}]"#);
+        let usage = event(r#""choices":[],"usage":{"prompt_tokens":100,"completion_tokens":200}"#);
+        let mut events = vec![word; 199];
+        events.extend([usage, "data: [DONE]\n\n".to_owned()]);
+        Answer::status(200)
+            .header("content-type", "text/event-stream")
+            .streamed(&events)
+    });
+    sim
+}
+
+fn token_rate_limit_figures() -> Value {
+    let module = load("token_rate_limit");
+    let [mut none, mut one, mut five, mut twenty] =
+        [0, 1, 5, 20].map(|rules| limiting(&module, rules));
+    let get = request("GET", None);
+    let chat = |more: &str| {
+        let text = "word ".repeat(80);
+        let body = format!(
+            r#"{{"model":"gpt-4.1","max_tokens":200{more},"messages":[{{"role":"user","content":"{text}"}}]}}"#
+        );
+        request("POST", None).body(body)
+    };
+    let (whole, streamed) = (chat(""), chat(r#","stream":true"#));
+    let requests = BTreeMap::from([
+        ("request limit", cost(&mut none, &get, 200)),
+        ("and 1 token rule", cost(&mut one, &whole, 200)),
+        ("and a stream of 200 events", cost(&mut one, &streamed, 200)),
+        ("and 5 token rules", cost(&mut five, &whole, 200)),
+        ("and 20 token rules", cost(&mut twenty, &whole, 200)),
+    ]);
+    json!({
+        "module_bytes": fs::metadata(tollgate_tests::module("token_rate_limit")).unwrap().len(),
+        "memory_bytes": one.worker().memory_bytes(),
+        "requests_with_20_headers": requests,
+    })
+}
+
+#[test]
+fn token_rate_limit_costs_what_it_cost_before() {
+    compare("token_rate_limit", &token_rate_limit_figures());
 }
 
 #[test]
