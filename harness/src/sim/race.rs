@@ -32,7 +32,7 @@
 //! let filter = Module::load(&Engine::for_simulation()?, "tollgate_token_rate_limit.wasm".as_ref())?;
 //! race::check(
 //!     0..2000,
-//!     || Sim::of(Profile::Envoy).filter(&filter, json!({ "limit": 3 })).workers(4),
+//!     || Sim::of(Profile::Envoy).filter(&filter, json!({ "minute": 3, "limit_by": "ip" })).workers(4),
 //!     |race| {
 //!         for worker in 0..4 {
 //!             race.spawn(worker, Request::get("/"));

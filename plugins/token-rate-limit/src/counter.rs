@@ -46,6 +46,8 @@ pub struct Standing {
     pub number: u64,
     /// Whether this window refuses.
     pub exceeded: bool,
+    /// In how many seconds it would not refuse any more, if nothing else were counted; 0 where it does not refuse.
+    pub wait: u64,
 }
 
 /// Whether a request may go on, and how the windows stand: after it was counted, or as they were where it is refused.
@@ -87,45 +89,51 @@ pub fn charge(
     now: u64,
 ) -> (Change, Verdict) {
     let mut uses = uses(payload, limits, now);
-    let mut standings: Vec<_> = limits
-        .iter()
-        .zip(&uses)
+    let mut standings = judged(&uses, limits, amount, now);
+    let admitted = !standings.iter().any(|standing| standing.exceeded);
+    if admitted {
+        for (used, standing) in uses.iter_mut().zip(&mut standings) {
+            used.used = used.used.saturating_add(amount);
+            standing.used = standing.used.saturating_add(amount);
+        }
+    }
+    // What a wrong clock has counted has to be written down under the right one, or it would be found anew for ever.
+    let change = if admitted && amount > 0 || from_the_future(payload, &uses) {
+        written(&uses, limits)
+    } else {
+        Change::Keep
+    };
+    let verdict = Verdict {
+        admitted,
+        standings,
+    };
+    (change, verdict)
+}
+
+/// How the windows stand for a request of so much, without counting it.
+#[must_use]
+pub fn standings(payload: Option<&[u8]>, limits: &[Limit], amount: u64, now: u64) -> Vec<Standing> {
+    judged(&uses(payload, limits, now), limits, amount, now)
+}
+
+fn judged(uses: &[Use], limits: &[Limit], amount: u64, now: u64) -> Vec<Standing> {
+    let pairs = limits.iter().zip(uses);
+    pairs
         .map(|(limit, used)| {
-            let standing = used.counted(limit, now);
+            let counted = used.counted(limit, now);
+            let exceeded = counted.saturating_add(amount) > limit.most;
             Standing {
-                used: standing,
+                used: counted,
                 number: used.number,
-                exceeded: standing.saturating_add(amount) > limit.most,
+                exceeded,
+                wait: if exceeded {
+                    used.wait(limit, amount, now)
+                } else {
+                    0
+                },
             }
         })
-        .collect();
-    let admitted = !standings.iter().any(|standing| standing.exceeded);
-    if !admitted || amount == 0 {
-        // What a wrong clock has counted has to be written down under the right one, or it would be found anew for ever.
-        let change = if from_the_future(payload, &uses) {
-            written(&uses, limits)
-        } else {
-            Change::Keep
-        };
-        return (
-            change,
-            Verdict {
-                admitted,
-                standings,
-            },
-        );
-    }
-    for (used, standing) in uses.iter_mut().zip(&mut standings) {
-        used.used = used.used.saturating_add(amount);
-        standing.used = standing.used.saturating_add(amount);
-    }
-    (
-        written(&uses, limits),
-        Verdict {
-            admitted,
-            standings,
-        },
-    )
+        .collect()
 }
 
 /// What a request really came to, once that is known.
@@ -177,12 +185,6 @@ pub fn settle(
     } else {
         written(&uses, limits)
     }
-}
-
-/// How the windows stand, without counting anything.
-#[must_use]
-pub fn standings(payload: Option<&[u8]>, limits: &[Limit], now: u64) -> Vec<Standing> {
-    charge(payload, limits, 0, now).1.standings
 }
 
 /// The stored counts of these limits, as they are at `now`. What is stored of other windows is forgotten: the configuration has
@@ -289,6 +291,44 @@ impl Use {
                     .div_ceil(length);
                 self.used
                     .saturating_add(u64::try_from(share).unwrap_or(u64::MAX))
+            }
+        }
+    }
+
+    /// In how many seconds so much more would fit.
+    fn wait(&self, limit: &Limit, amount: u64, now: u64) -> u64 {
+        let (start, end) = (
+            limit.window.start(self.number),
+            limit.window.end(self.number),
+        );
+        let until_end = end.saturating_sub(now).max(1);
+        let length = end.saturating_sub(start);
+        // The seconds of a window that are left when no more than `room` of `used` is covered.
+        let fades = |used: u64, room: u64| {
+            let left = u128::from(room)
+                .saturating_mul(u128::from(length))
+                .checked_div(u128::from(used));
+            u64::try_from(left.unwrap_or_default())
+                .unwrap_or(u64::MAX)
+                .min(length)
+        };
+        let wanted = self.used.saturating_add(amount);
+        match limit.kind {
+            Kind::Fixed => limit.window.reset(now),
+            Kind::FixedWithDebt => {
+                let windows = wanted
+                    .saturating_sub(limit.most)
+                    .div_ceil(limit.most.max(1));
+                let more = windows.saturating_sub(1).min(MOST_WINDOWS_OF_DEBT);
+                until_end.saturating_add(more.saturating_mul(length))
+            }
+            Kind::Sliding if wanted <= limit.most => {
+                let left = fades(self.before, limit.most.saturating_sub(wanted));
+                end.saturating_sub(left).saturating_sub(now).max(1)
+            }
+            Kind::Sliding => {
+                let left = fades(self.used, limit.most.saturating_sub(amount));
+                until_end.saturating_add(length.saturating_sub(left))
             }
         }
     }

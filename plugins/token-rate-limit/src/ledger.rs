@@ -180,7 +180,8 @@ impl<H: SharedData + ?Sized> Ledger<'_, H> {
             &charge.overflow,
             self.now,
             |payload| {
-                let standings = counter::standings(payload, &charge.limits, self.now);
+                let (limits, amount) = (&charge.limits, charge.amount);
+                let standings = counter::standings(payload, limits, amount, self.now);
                 (tollgate_kit::store::Change::Keep, standings)
             },
         )?;
@@ -209,20 +210,17 @@ impl Account {
         self.tightest().map_or(0, |index| self.left(index))
     }
 
-    /// The windows that refuse.
-    pub(crate) fn exceeded(&self) -> impl Iterator<Item = &Limit> {
-        self.limits
-            .iter()
-            .zip(&self.standings)
-            .filter(|(_, standing)| standing.exceeded)
-            .map(|(limit, _)| limit)
+    /// Whether a window refuses.
+    pub(crate) fn refuses(&self) -> bool {
+        self.standings.iter().any(|standing| standing.exceeded)
     }
 
-    /// Seconds until every window that refuses has ended, by Kong's arithmetic.
-    pub(crate) fn retry_after(&self, now: u64) -> u64 {
-        self.exceeded()
-            .map(|limit| limit.window.reset(now))
-            .max()
-            .unwrap_or(1)
+    /// Seconds until every window that refuses would not do so any more.
+    pub(crate) fn retry_after(&self) -> u64 {
+        let waits = self.standings.iter().map(|standing| standing.wait);
+        waits.max().unwrap_or_default().max(1)
     }
 }
+
+#[cfg(test)]
+mod tests;

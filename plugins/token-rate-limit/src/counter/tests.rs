@@ -36,7 +36,7 @@ impl Stored {
     }
 
     fn used(&self, limits: &[Limit], now: u64) -> Vec<u64> {
-        let standings = standings(self.0.as_deref(), limits, now);
+        let standings = standings(self.0.as_deref(), limits, 0, now);
         standings.iter().map(|standing| standing.used).collect()
     }
 }

@@ -32,6 +32,8 @@ impl Answering {
     /// `can_edit` tells whether the request could be changed, so that its answer has usage the client may not have asked for.
     pub(super) fn new(demand: Demand, held: Vec<Held>, can_edit: bool, cutoff: bool) -> Answering {
         let hide = demand.hide_usage && can_edit;
+        let request = demand.request.as_ref();
+        let cutoff = cutoff && request.is_some_and(|request| request.stream);
         let edits = hide || cutoff;
         Answering {
             demand,

@@ -113,7 +113,7 @@ impl TokenRateLimit {
         else {
             return self.unexpected(request, host);
         };
-        let retry = account.retry_after(host.now().as_secs());
+        let retry = account.retry_after();
         let charge = charges.iter().find(|charge| charge.rule == account.rule);
         let limit = account
             .tightest()

@@ -145,7 +145,11 @@ impl Limiting {
     ) -> RequestStep {
         self.show_tokens(filter, accounts, host);
         let rule = accounts.last().map_or(usize::MAX, |account| account.rule);
-        let lines = self.lines.clone();
+        let lines = if filter.config.shadow {
+            Vec::new()
+        } else {
+            std::mem::take(&mut self.lines)
+        };
         self.turn_away(filter, rule, Outcome::Limited, host, |host| {
             filter.limited(charges, accounts, lines, &incoming.headers, host)
         })
@@ -241,20 +245,14 @@ impl TokenRateLimit {
         let ledger = self.ledger(host);
         let mut accounts: Vec<_> = charges
             .iter()
-            .map(|charge| {
-                let mut standings = ledger.standings(charge).unwrap_or_default();
-                for (limit, standing) in charge.limits.iter().zip(&mut standings) {
-                    standing.exceeded = standing.used.saturating_add(charge.amount) > limit.most;
-                }
-                Account {
-                    rule: charge.rule,
-                    limits: charge.limits.clone(),
-                    standings,
-                }
+            .map(|charge| Account {
+                rule: charge.rule,
+                limits: charge.limits.clone(),
+                standings: ledger.standings(charge).unwrap_or_default(),
             })
             .collect();
         // The one that refuses comes last.
-        accounts.sort_by_key(|account| account.exceeded().next().is_some());
+        accounts.sort_by_key(Account::refuses);
         accounts
     }
 
