@@ -126,10 +126,11 @@ impl Upstream {
                 tokio::spawn(async move {
                     match tls {
                         None => serve(stream, asked).await,
-                        Some(config) => match TlsAcceptor::from(config).accept(stream).await {
-                            Ok(stream) => serve(stream, asked).await,
-                            Err(_) => {}
-                        },
+                        Some(config) => {
+                            if let Ok(stream) = TlsAcceptor::from(config).accept(stream).await {
+                                serve(stream, asked).await;
+                            }
+                        }
                     }
                 });
             }

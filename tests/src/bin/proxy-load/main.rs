@@ -1,4 +1,10 @@
-//! Loads a proxy and measures it.
+//! Loads a proxy and measures it. Clients, upstream and proxies share one machine: only what was measured in the same run
+//! compares.
+//!
+//! `proxy-load compare [--rounds N] [--seconds N] [--connections N]` starts `tollgate serve` and a real Envoy, each with one
+//! worker and before the same upstream, and sends to both by turns, without filters and through key-auth; prints medians.
+//!
+//! `proxy-load hold [--count N]` starts `tollgate serve` with one worker and holds that many streams open through it.
 //!
 //! `proxy-load rps --target HOST:PORT [--seconds N] [--connections N] [--header 'NAME: VALUE'] [--path PATH]` sends
 //! requests over kept HTTP/1.1 connections, one at a time on each, and prints requests a second and latencies.
@@ -7,8 +13,10 @@
 //! server-sent events, sees an event on each, waits for a second event on each while all are open, and prints the
 //! resident memory of the proxy's process for each.
 //!
-//! `proxy-load upstream --listen HOST:PORT` is something to put behind the proxy: `/stream` sends an event each 10 s for
+//! `proxy-load upstream [--listen HOST:PORT]` is something to put behind the proxy: `/stream` sends an event each 10 s for
 //! ever, everything else gets 2 bytes.
+
+mod contest;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -33,17 +41,26 @@ fn main() -> anyhow::Result<()> {
     let mode = words.next().unwrap_or_default();
     let options = Options::read(words)?;
     rlimit::increase_nofile_limit(u64::MAX).context("cannot raise the limit of open files")?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    LocalSet::new().block_on(&runtime, async {
+    match mode.as_str() {
+        "compare" => return contest::compare(&options),
+        "hold" => return contest::hold(&options),
+        _ => {}
+    }
+    on_this_thread(async {
         match mode.as_str() {
             "rps" => rps(options).await,
             "streams" => streams(options).await,
-            "upstream" => upstream(&options.text("listen")?).await,
-            _ => bail!("the modes are rps, streams and upstream"),
+            "upstream" => upstream(&options).await,
+            _ => bail!("the modes are compare, hold, rps, streams and upstream"),
         }
     })
+}
+
+fn on_this_thread<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    LocalSet::new().block_on(&runtime, work)
 }
 
 /// `--name value` pairs.
@@ -94,6 +111,29 @@ async fn rps(options: Options) -> anyhow::Result<()> {
     let (target, request) = (options.text("target")?, options.request("/v1/x"));
     let connections = options.number("connections", 32)?;
     let length = Duration::from_secs(options.number("seconds", 5)? as u64);
+    let pace = measure(target, request, connections, length).await?;
+    println!(
+        "{:.0} requests/s, P50 {} us, P99 {} us over {connections} connections",
+        pace.rate, pace.p50, pace.p99
+    );
+    Ok(())
+}
+
+/// How fast a proxy is.
+struct Pace {
+    /// Requests a second.
+    rate: f64,
+    /// Latencies in microseconds.
+    p50: u128,
+    p99: u128,
+}
+
+async fn measure(
+    target: String,
+    request: String,
+    connections: usize,
+    length: Duration,
+) -> anyhow::Result<Pace> {
     let (target, request): (Rc<str>, Rc<str>) = (target.into(), request.into());
     let start = Instant::now();
     let workers: Vec<_> = (0..connections)
@@ -125,20 +165,20 @@ async fn rps(options: Options) -> anyhow::Result<()> {
         let index = (latencies.len() as f64 * share) as usize;
         latencies.get(index).map_or(0, Duration::as_micros)
     };
-    println!(
-        "{:.0} requests/s, P50 {} us, P99 {} us, {} requests over {connections} connections",
-        latencies.len() as f64 / start.elapsed().as_secs_f64(),
-        at(0.5),
-        at(0.99),
-        latencies.len(),
-    );
-    Ok(())
+    Ok(Pace {
+        rate: latencies.len() as f64 / start.elapsed().as_secs_f64(),
+        p50: at(0.5),
+        p99: at(0.99),
+    })
 }
 
 async fn streams(options: Options) -> anyhow::Result<()> {
     let (target, request) = (options.text("target")?, options.request("/v1/stream"));
     let count = options.number("count", 10_000)?;
-    let pid = options.number("pid", 0)?;
+    hold(target, request, count, options.number("pid", 0)?).await
+}
+
+async fn hold(target: String, request: String, count: usize, pid: usize) -> anyhow::Result<()> {
     let before = resident(pid);
     let start = Instant::now();
     let (target, request): (Rc<str>, Rc<str>) = (target.into(), request.into());
@@ -238,11 +278,16 @@ fn resident(pid: usize) -> Option<u64> {
     line.split_whitespace().nth(1)?.parse().ok()
 }
 
-async fn upstream(address: &str) -> anyhow::Result<()> {
+async fn upstream(options: &Options) -> anyhow::Result<()> {
+    let address = options
+        .0
+        .get("listen")
+        .map_or("127.0.0.1:0", String::as_str);
     let socket = tokio::net::TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
     socket.bind(address.parse()?)?;
     let listener: TcpListener = socket.listen(4096)?;
+    eprintln!("listening on http://{}", listener.local_addr()?);
     loop {
         let (stream, _) = listener.accept().await?;
         tokio::task::spawn_local(async move {
