@@ -551,7 +551,7 @@ filters:
         "routes[0].cluster: no cluster named 'lm': one of llm, or describe it under clusters",
         "routes[0].filters[1]: no filter named 'log': one of auth, other, or describe it under filters",
         "routes[1].prefix: another route has v1 already: merge the two",
-        "filters.auth.wasm: no filter named 'no-such-filter': one of key-auth, header-transform, or the path of a .wasm file",
+        "filters.auth.wasm: no filter named 'no-such-filter': one of key-auth, token-rate-limit, header-transform, or the path of a .wasm file",
     ] {
         assert!(
             error.lines().any(|present| present == line),
