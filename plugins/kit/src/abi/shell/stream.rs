@@ -428,6 +428,10 @@ impl<F: Filter> Stream<F> {
                     StreamStep::Pass | StreamStep::Swallow => Vec::new(),
                 }
             }
+            Response::Watch { .. } => {
+                self.exchange.response_passed(filter, &[], true, host);
+                Vec::new()
+            }
             Response::Pass => return,
         };
         imports::log(
