@@ -87,7 +87,7 @@ impl RaceSetting {
         }
     }
 
-    /// Who leads it. [`check`] and [`explore`] see to that themselves.
+    /// Who leads it. [`check`] and [`explore()`] see to that themselves.
     pub fn led_by(mut self, lead: Lead) -> Self {
         self.lead = lead;
         self
