@@ -86,6 +86,9 @@
 //! - `upgrades: [websocket]` of a route lets clients on HTTP/1.1 change to that protocol: filters see the heads, the bytes
 //!   pass unseen until either side ends or nothing moves for `idle_timeout`. Any other upgrade is a 501, but for the offer
 //!   of `h2c`, which is passed over; `CONNECT` is a 405. WebSockets over HTTP/2 (RFC 8441) are not served.
+//! - Until the filters let a request go it is not known to which of a route's clusters: the timeouts are then those of the
+//!   first.
+//! - Filters' gRPC calls go over HTTP/2 whatever `protocol` says, by TLS where the cluster has it.
 //! - A request that met a kept connection as the upstream closed it is sent once more: if nothing of it was sent, or it is
 //!   of an idempotent method and has no body.
 //! - `100 Continue` is sent when the body is first read: not where the proxy or a filter refuses before, nor while a filter
@@ -105,6 +108,7 @@
 //! - A configuration that can't be used is refused whole, and what ran before goes on: it is not YAML, a field is wrong,
 //!   a module does not compile, a filter refuses its configuration, a new port is taken. `profile`, `workers` and `admin`
 //!   can't change while it runs.
+//! - Listeners that stay take up their new certificates, timeouts and limits for the connections that come from then on.
 //! - Filters are tried on the side, in a state of their own, before a worker meets them. Then each worker starts them
 //!   between two requests: `on_configure` that takes long is time in which that worker serves nobody.
 //! - Shared data, queues and metrics stay. Modules are compiled again only when their bytes are new.
