@@ -83,8 +83,22 @@ fuel-accept: wasm
 bench-envoy: setup wasm
     cargo run --quiet --package tollgate-tests --bin envoy-cpu
 
+# measure requests a second and their latency through `serve` and through a real Envoy, without filters and with key-auth
+bench-proxy: setup wasm
+    cargo build --quiet --release --package tollgate-harness --package tollgate-tests --bin tollgate --bin proxy-load
+    target/release/proxy-load compare
+
+# measure the memory of `serve` with so many open streams through key-auth
+bench-streams count="10000": wasm
+    cargo build --quiet --release --package tollgate-harness --package tollgate-tests --bin tollgate --bin proxy-load
+    target/release/proxy-load hold --count {{ count }}
+
+# measure how many schedules a second the simulator tries
+bench-races: wasm
+    cargo run --quiet --package tollgate-tests --bin sim-rate
+
 # all figures
-bench: fuel bench-envoy
+bench: fuel bench-envoy bench-proxy bench-streams bench-races
 
 # delete what was built and downloaded
 clean:
