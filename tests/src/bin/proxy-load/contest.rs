@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::json;
 use tollgate_harness::envoy::{self, Envoy, Filter, Listener};
+use tollgate_harness::mock_llm::{MockLlm, Settings};
 use tollgate_tests::module;
 
 use super::{Options, Pace};
@@ -50,7 +51,7 @@ impl Serving {
     }
 
     /// `tollgate serve` with one worker: `/v1` goes through key-auth, `/plain` through nothing.
-    fn tollgate(upstream: &str) -> anyhow::Result<Self> {
+    fn tollgate(upstream: &str, protocol: &str) -> anyhow::Result<Self> {
         let yaml = json!({
             "workers": 1,
             "access_log": false,
@@ -59,7 +60,7 @@ impl Serving {
                 {"prefix": "/v1", "cluster": "upstream", "filters": ["auth"]},
                 {"prefix": "/plain", "cluster": "upstream"},
             ],
-            "clusters": {"upstream": {"endpoints": [upstream], "max_connections": 1_000_000}},
+            "clusters": {"upstream": {"endpoints": [upstream], "protocol": protocol, "max_connections": 1_000_000}},
             "filters": {"auth": {"wasm": module("key_auth"), "config": key_auth()}},
         });
         let file = tempfile::Builder::new().suffix(".yaml").tempfile()?;
@@ -103,7 +104,7 @@ pub(super) fn compare(options: &Options) -> anyhow::Result<()> {
     let connections = options.number("connections", 32)?;
     let length = Duration::from_secs(options.number("seconds", 3)? as u64);
     let upstream = Serving::upstream()?;
-    let tollgate = Serving::tollgate(&upstream.address)?;
+    let tollgate = Serving::tollgate(&upstream.address, "http1")?;
     let filter = Filter {
         name: "key-auth".to_owned(),
         module: module("key_auth"),
@@ -165,12 +166,19 @@ pub(super) fn compare(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Holds streams open through a proxy of its own.
+/// Holds streams open through a proxy of its own. The provider behind it speaks HTTP/2, so that each stream takes the proxy one open
+/// file, of which a process may have 20,000 in many places.
 pub(super) fn hold(options: &Options) -> anyhow::Result<()> {
     let count = options.number("count", 10_000)?;
-    let upstream = Serving::upstream()?;
-    let tollgate = Serving::tollgate(&upstream.address)?;
+    let provider = MockLlm::start(Settings::default())?;
+    let tollgate = Serving::tollgate(&provider.address().to_string(), "http2")?;
     let pid = tollgate.child.id() as usize;
-    let work = super::hold(tollgate.address.clone(), request("/v1/stream"), count, pid);
+    let body = r#"{"model":"gpt-4.1","stream":true,"messages":[{"role":"user","content":"Hold"}]}"#;
+    let request = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\napikey: {KEY}\r\nx-mock: tokens=100000; rate=1\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let work = super::hold(tollgate.address.clone(), request, count, pid);
     super::on_this_thread(work)
 }

@@ -4,7 +4,8 @@
 //! `proxy-load compare [--rounds N] [--seconds N] [--connections N]` starts `tollgate serve` and a real Envoy, each with one
 //! worker and before the same upstream, and sends to both by turns, without filters and through key-auth; prints medians.
 //!
-//! `proxy-load hold [--count N]` starts `tollgate serve` with one worker and holds that many streams open through it.
+//! `proxy-load hold [--count N]` starts `tollgate serve` with one worker before the mock provider, and holds that many of its
+//! streams open through key-auth.
 //!
 //! `proxy-load rps --target HOST:PORT [--seconds N] [--connections N] [--header 'NAME: VALUE'] [--path PATH]` sends
 //! requests over kept HTTP/1.1 connections, one at a time on each, and prints requests a second and latencies.
