@@ -68,8 +68,9 @@ node: toolchain
     cargo test --target wasm32-unknown-unknown --package tollgate-node-tests
 
 # run the golden cases in simulation, with more arguments for `tollgate conformance`: just conformance --profile kong
+[positional-arguments]
 conformance *arguments: wasm
-    cargo run --quiet --package tollgate-harness -- conformance --deviations tests/deviations.json {{ arguments }} {{ golden }}
+    cargo run --quiet --package tollgate-harness -- conformance --deviations tests/deviations.json "$@" {{ golden }}
 
 # print what a request costs in fuel and host calls, and what a module costs in size and memory
 fuel: wasm

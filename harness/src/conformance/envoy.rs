@@ -3,7 +3,7 @@
 //! What a client sends is written byte for byte, and what the upstream got is read byte for byte, so that nothing but
 //! Envoy and the filters can have changed it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,6 +21,8 @@ use crate::wire::{self, Answer, Recorder};
 pub(crate) struct EnvoyHost {
     envoy: Envoy,
     upstream: Recorder,
+    /// The cases whose connections say where the client is.
+    proxied: BTreeSet<String>,
 }
 
 impl EnvoyHost {
@@ -46,6 +48,11 @@ impl EnvoyHost {
         Ok(Self {
             envoy: Envoy::start(executable, &listeners, 1)?,
             upstream,
+            proxied: listeners
+                .into_iter()
+                .filter(|listener| listener.proxy_protocol)
+                .map(|listener| listener.name)
+                .collect(),
         })
     }
 }
@@ -85,6 +92,7 @@ impl Host for EnvoyHost {
         Ok(Box::new(EnvoyGateway {
             address: address.map_err(|error| GatewayError::Start(error.into()))?,
             upstream: &self.upstream,
+            proxied: self.proxied.contains(&setup.id),
         }))
     }
 }
@@ -106,13 +114,20 @@ fn until_there_is_room(now: Duration, waits: Duration) -> Duration {
 struct EnvoyGateway<'a> {
     address: std::net::SocketAddr,
     upstream: &'a Recorder,
+    proxied: bool,
 }
 
 impl Gateway for EnvoyGateway<'_> {
     fn run(&mut self, exchange: &Exchange<'_>) -> Result<Observed, GatewayError> {
         thread::sleep(Duration::from_millis(exchange.sleep_ms));
         self.upstream.answer(answer(exchange.upstream));
-        let bytes = on_the_wire(exchange.request, self.address.port());
+        let mut bytes = Vec::new();
+        if self.proxied {
+            let client = exchange.request.client_ip.as_deref().unwrap_or("127.0.0.1");
+            let port = self.address.port();
+            bytes = format!("PROXY TCP4 {client} 127.0.0.1 40000 {port}\r\n").into_bytes();
+        }
+        bytes.extend(on_the_wire(exchange.request));
         let response = wire::exchange(self.address, &exchange.request.method, &bytes);
         let mut seen = self.upstream.take_seen();
         let response = response.map_err(|error| GatewayError::NoAnswer(error.into()))?;
@@ -157,11 +172,8 @@ fn answer(upstream: &Upstream) -> Answer {
 }
 
 /// The request's bytes: what the case says, and the Host and framing that it leaves to the client.
-fn on_the_wire(request: &Request, port: u16) -> Vec<u8> {
+fn on_the_wire(request: &Request) -> Vec<u8> {
     let mut head = String::new();
-    if let Some(client) = &request.client_ip {
-        head.push_str(&format!("PROXY TCP4 {client} 127.0.0.1 40000 {port}\r\n"));
-    }
     let version = request.http_version.as_deref().unwrap_or("1.1");
     head.push_str(&format!(
         "{} {} HTTP/{version}\r\n",
