@@ -14,6 +14,7 @@ use crate::subject::{self, Client};
 use answer::Answering;
 use learned::Learned;
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use tollgate_kit::headers::HeaderMap;
 use tollgate_kit::host::{Failure, Host, HostKind, Level};
 use tollgate_kit::identity::Identity;
@@ -250,6 +251,7 @@ impl Incoming {
             identity: self.identity.as_ref(),
             path: &self.path,
             host,
+            address: OnceCell::new(),
             service: filter.config.service.as_deref(),
             model,
             provider: demand.map(|demand| subject::provider(model, demand.api)),

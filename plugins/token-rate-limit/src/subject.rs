@@ -3,6 +3,7 @@
 use crate::path;
 use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use tollgate_kit::headers::HeaderMap;
 use tollgate_kit::host::Host;
 use tollgate_kit::identity::Identity;
@@ -73,6 +74,8 @@ pub(crate) struct Client<'r> {
     /// As the client wrote it, without the query.
     pub(crate) path: &'r [u8],
     pub(crate) host: &'r dyn Host,
+    /// The client's address, once it has been asked for.
+    pub(crate) address: OnceCell<Vec<u8>>,
     /// The service by the operator's own name for it.
     pub(crate) service: Option<&'r str>,
     /// `None` before the body has been read, and where it names none.
@@ -81,8 +84,8 @@ pub(crate) struct Client<'r> {
 }
 
 impl<'r> Client<'r> {
-    fn part(&self, part: &'r Part) -> (Kind, Cow<'r, [u8]>) {
-        let text = |kind, text: &'r str| (kind, Cow::Borrowed(text.as_bytes()));
+    fn part<'p>(&'p self, part: &'p Part) -> (Kind, Cow<'p, [u8]>) {
+        let text = |kind, text: &'p str| (kind, Cow::Borrowed(text.as_bytes()));
         let told = |kind, value: Option<Vec<u8>>| value.map(|value| (kind, Cow::Owned(value)));
         let known = match part {
             Part::Consumer => self
@@ -116,8 +119,8 @@ impl<'r> Client<'r> {
         };
         // A host that does not tell the address has one client.
         known.unwrap_or_else(|| {
-            let address = self.host.client_address().unwrap_or_default();
-            (Kind::Address, Cow::Owned(address))
+            let ask = || self.host.client_address().unwrap_or_default();
+            (Kind::Address, Cow::Borrowed(self.address.get_or_init(ask)))
         })
     }
 
@@ -136,7 +139,7 @@ impl<'r> Client<'r> {
 
     /// The key of the counter for these parts, under a namespace and a rule's name. `typed` tells a header's value from an address
     /// that is spelled alike; Kong does not.
-    pub(crate) fn key(&self, scope: [&str; 2], parts: &'r [Part], typed: bool) -> Key {
+    pub(crate) fn key(&self, scope: [&str; 2], parts: &[Part], typed: bool) -> Key {
         let mut digest = Digest::default();
         for text in scope {
             digest.part(text.as_bytes());

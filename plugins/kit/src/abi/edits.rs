@@ -259,12 +259,14 @@ pub(crate) fn start(call: &Call) -> Option<u32> {
 }
 
 /// Changes the head of the response.
-pub(crate) fn edit_response(edits: &[HeaderEdit]) -> Result<(), Failure> {
+pub(crate) fn edit_response(kind: HostKind, edits: &[HeaderEdit]) -> Result<(), Failure> {
     for edit in edits {
         match edit {
             HeaderEdit::Set(name, value) => {
                 // nginx drops every copy of a repeated response header that is set: take them out first.
-                imports::remove_header(Map::Response, name)?;
+                if kind == HostKind::Kong {
+                    imports::remove_header(Map::Response, name)?;
+                }
                 imports::set_header(Map::Response, name, value)?;
             }
             HeaderEdit::Add(name, value) => imports::add_header(Map::Response, name, value)?,

@@ -323,7 +323,7 @@ impl<F: Filter> Stream<F> {
             // No body follows: its length stands for what a GET would have got.
             self.response = Response::Pass;
         }
-        let mut done = edits::edit_response(&edits.headers);
+        let mut done = edits::edit_response(self.kind, &edits.headers);
         if matches!(
             self.response,
             Response::Stream { .. } | Response::Hold { .. }
