@@ -63,7 +63,10 @@ pub enum Doubt {
 impl std::fmt::Display for Doubt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Doubt::UnknownName(name) => write!(f, "nothing is called '{name}': it is nil"),
+            Doubt::UnknownName(name) => write!(
+                f,
+                "nothing is called '{name}': it is nil (a name with a '-' is written headers['x-{name}'])"
+            ),
         }
     }
 }
