@@ -51,6 +51,18 @@ pub(crate) enum Rejected {
     NoPrice(String),
 }
 
+/// Which rules are for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Interest {
+    /// One at least.
+    pub(crate) any: bool,
+    /// One that counts cost.
+    pub(crate) cost: bool,
+}
+
+/// The API that a request counts for which nobody has read.
+const ESTIMATED: Api = Api::Chat;
+
 /// What is to be done with a request.
 #[derive(Debug)]
 pub(crate) enum Reading {
@@ -71,14 +83,15 @@ impl Metering {
         }
     }
 
-    /// Reads a request. `cost` tells whether a rule counts cost.
+    /// Reads a request. `interest` tells which rules are for one to this API with this model.
     pub(crate) fn read(
         &self,
         endpoint: &Endpoint,
         body: &[u8],
         calibration: &dyn Fn(Option<&str>) -> Calibration,
-        cost: bool,
+        interest: &dyn Fn(Api, Option<&str>) -> Interest,
     ) -> Reading {
+        let cost = interest(ESTIMATED, None).cost;
         let request = match endpoint {
             Endpoint::Unmetered(kind) => return self.unmetered(*kind, body, cost),
             _ if body.is_empty() => return Reading::Free("empty"),
@@ -94,7 +107,8 @@ impl Metering {
         if !request.api.is_charged() {
             return Reading::Free("free");
         }
-        match self.demand(request, calibration, cost) {
+        let interest = interest(request.api, request.model.as_deref());
+        match self.demand(request, calibration, interest) {
             Ok(demand) => Reading::Metered(Box::new(demand)),
             Err(rejected) => Reading::Rejected(rejected),
         }
@@ -104,12 +118,13 @@ impl Metering {
         &self,
         request: Request,
         calibration: &dyn Fn(Option<&str>) -> Calibration,
-        cost: bool,
+        interest: Interest,
     ) -> Result<Demand, Rejected> {
         let model = request.model.as_deref();
         let sizes = Sizes::of(&request);
         let estimate = sizes.estimate(&calibration(model));
-        let prompt = if self.exact {
+        let exact = self.exact && interest.any;
+        let prompt = if exact {
             sizes.bound().ok_or(Rejected::Unbounded)?
         } else {
             estimate
@@ -128,13 +143,13 @@ impl Metering {
                     }
                     (limit, Limit::Keep)
                 }
-                None if self.exact || self.most_completion.is_some() => {
+                None if exact || self.most_completion.is_some() => {
                     (default, Limit::Default(default))
                 }
                 None => (default, Limit::Keep),
             }
         };
-        let price = self.price(model, cost)?;
+        let price = self.price(model, interest.cost)?;
         Ok(Demand {
             api: request.api,
             model: request.model.clone(),
@@ -213,7 +228,7 @@ impl Metering {
         };
         let bytes = u64::try_from(body.len()).unwrap_or(u64::MAX);
         Reading::Metered(Box::new(Demand {
-            api: Api::Chat,
+            api: ESTIMATED,
             model: None,
             prompt: self.guess.tokens(bytes),
             completions: 1,

@@ -4,8 +4,9 @@ use super::{Answering, Incoming, LIMITED, Limiting, Outcome, TokenRateLimit, UNM
 use crate::config::{LimitHeaders, OnLimit};
 use crate::headers;
 use crate::ledger::{Account, Admission, Charge, Held};
-use crate::metering::{Demand, Reading};
+use crate::metering::{Demand, Interest, Reading};
 use crate::rule::Unit;
+use crate::subject;
 use std::borrow::Cow;
 use tollgate_kit::host::{Host, HostKind};
 use tollgate_kit::reply::Reply;
@@ -24,13 +25,24 @@ impl Limiting {
         body: &[u8],
         host: &dyn Host,
     ) -> RequestStep {
-        let cost = filter.counts_cost();
-        let learned = &filter.learned;
-        let reading =
-            filter
-                .config
-                .metering
-                .read(&incoming.endpoint, body, &|model| learned.of(model), cost);
+        let interest = |api, model: Option<&str>| {
+            let mut client = incoming.client(filter, None, host);
+            client.model = model;
+            client.provider = Some(subject::provider(model, api));
+            let rules = filter.config.tokens.iter();
+            let mut interest = Interest {
+                any: false,
+                cost: false,
+            };
+            for rule in rules.filter(|rule| rule.matching.matches(&client)) {
+                interest.any = true;
+                interest.cost |= rule.unit == Unit::Cost;
+            }
+            interest
+        };
+        let calibration = |model: Option<&str>| filter.learned.of(model);
+        let metering = &filter.config.metering;
+        let reading = metering.read(&incoming.endpoint, body, &calibration, &interest);
         let demand = match reading {
             Reading::Free(kind) => {
                 host.count(&UNMETERED.with(&[kind]), 1);
@@ -211,13 +223,6 @@ impl Limiting {
 }
 
 impl TokenRateLimit {
-    fn counts_cost(&self) -> bool {
-        self.config
-            .tokens
-            .iter()
-            .any(|rule| rule.unit == Unit::Cost)
-    }
-
     /// What each rule that matches is to be charged. Without `exact` no more is reserved than a window holds: what a request uses
     /// beyond is debt then.
     fn charges(&self, incoming: &Incoming, demand: &Demand, host: &dyn Host) -> Vec<Charge> {

@@ -306,6 +306,24 @@ fn cost_is_charged_by_the_model_that_answers() {
 }
 
 #[test]
+fn what_no_rule_is_for_needs_no_price_and_no_bound() {
+    let config = json!({
+        "host": "envoy", "exact": true, "pricing": {"gpt-4.1": {"input": 8, "output": 24}},
+        "tokens": [{"name": "money", "match": {"model": "gpt-*"}, "by": ["ip"], "count": "cost", "day": 1}],
+    });
+    let mut bench = Bench::of(config);
+    let stored = r#","previous_response_id":"r_1""#;
+    let of = |model: &str| format!(r#"{{"model":"{model}","input":"Hello"{stored}}}"#);
+    let (_, decided) = bench.begin(&of("llama"));
+    assert_eq!(decided, Decided::Passed { body: None });
+    let (_, decided) = bench.begin(&of("gpt-4.1"));
+    assert!(
+        matches!(decided, Decided::Answered { status: 400, .. }),
+        "{decided:?}"
+    );
+}
+
+#[test]
 fn a_limit_of_0_denies_what_it_matches() {
     let config = json!({"host": "envoy", "tokens": [
         {"name": "no-opus", "match": {"model": "claude-opus*"}, "limit": 0},
