@@ -72,6 +72,10 @@ node: toolchain
 conformance *arguments: wasm
     cargo run --quiet --package tollgate-harness -- conformance --deviations tests/deviations.json "$@" {{ golden }}
 
+# fuzz one of template, form, multipart, json, llm_request, llm_stream; needs cargo-fuzz and a nightly compiler
+fuzz target seconds="60":
+    cargo +nightly fuzz run {{ target }} -- -max_total_time={{ seconds }}
+
 # print what a request costs in fuel and host calls, and what a module costs in size and memory
 fuel: wasm
     cargo test --quiet --package tollgate-tests --test cost -- --nocapture
