@@ -6,7 +6,7 @@ mod requests;
 mod tokens;
 
 pub use number::{Amount, Positive};
-pub use redis::{RawRedis, SyncRate};
+pub use redis::{Dialect, Front, RawFront, RawRedis, SyncRate};
 pub use requests::{ErrorCode, LimitBy, Path, Policy};
 pub use tokens::{
     Globs, Matched, OnLimit, Origin, RawMatch, RawPrice, RawTokenRule, Unmetered, Unreadable,
@@ -63,8 +63,8 @@ record! {
         pub header_name: Option<HeaderName>,
         /// The path of `limit_by: path`, as it is after normalising, without a query.
         pub path: Option<Path>,
-        /// Where counters are kept: `local`, shared by all workers of this gateway. (`redis`, shared by all gateways, is refused
-        /// in this version; `cluster` needs Kong's database.)
+        /// Where counters are kept: `local`, shared by all workers of this gateway, or `redis`, shared by all gateways.
+        /// (`cluster` needs Kong's database.)
         pub policy: Policy = Policy::Local,
         /// Let requests pass when counters can't be reached; without it they get 500.
         pub fault_tolerant: bool = true,
@@ -157,6 +157,8 @@ pub struct Config {
     pub(crate) namespace: String,
     pub(crate) service: Option<String>,
     pub(crate) trust_headers: bool,
+    /// `None`: counters are kept in this gateway.
+    pub(crate) redis: Option<Front>,
     pub(crate) fault_tolerant: bool,
     pub(crate) shadow: bool,
     /// Empty where none are to be sent.
@@ -190,7 +192,7 @@ impl Configuration for Config {
         let kong = raw.compat.is_some();
         let requests = Requests::validate(&raw, kong, reader);
         let tokens = tokens::rules(&raw, reader);
-        redis::check(&raw, reader);
+        let redis = redis::front(&raw, reader);
         if tokens.is_empty() && requests.is_none() && reader.is_clean() {
             reader.error(
                 "at least one of these fields must be non-empty: 'config.second', 'config.minute', 'config.hour', 'config.day', \
@@ -243,6 +245,7 @@ impl Configuration for Config {
             namespace: raw.namespace,
             service: raw.service,
             trust_headers: raw.trust_identity_headers,
+            redis,
             fault_tolerant: raw.fault_tolerant,
             shadow: raw.shadow,
             limit_headers,

@@ -116,6 +116,28 @@ pub fn standings(payload: Option<&[u8]>, limits: &[Limit], amount: u64, now: u64
     judged(&uses(payload, limits, now), limits, amount, now)
 }
 
+/// How a window stands of which somebody else keeps count, for a request of so much.
+#[must_use]
+pub fn standing(limit: &Limit, used: u64, number: u64, amount: u64, now: u64) -> Standing {
+    let exceeded = used.saturating_add(amount) > limit.most;
+    let as_used = Use {
+        window: limit.window.code(),
+        number,
+        used,
+        before: 0,
+    };
+    Standing {
+        used,
+        number,
+        exceeded,
+        wait: if exceeded {
+            as_used.wait(limit, amount, now)
+        } else {
+            0
+        },
+    }
+}
+
 fn judged(uses: &[Use], limits: &[Limit], amount: u64, now: u64) -> Vec<Standing> {
     let pairs = limits.iter().zip(uses);
     pairs

@@ -54,6 +54,7 @@ mod headers;
 mod ledger;
 mod metering;
 mod path;
+mod redis;
 mod rule;
 mod subject;
 pub mod window;

@@ -1,36 +1,77 @@
-//! Kong's fields for Redis.
+//! Where Redis is: Kong's fields, and the HTTP front through which a filter reaches it.
 
-use super::RawConfig;
 use super::requests::Policy;
+use super::{OnLimit, RawConfig};
 use std::time::Duration;
-use tollgate_kit::config::{Field, Reader};
+use tollgate_kit::config::{Field, Reader, Table};
+use tollgate_kit::host::HostKind;
 use tollgate_kit::json::{Kind, Value};
-use tollgate_kit::record;
 #[cfg(not(target_family = "wasm"))]
 use tollgate_kit::schema::Json;
+use tollgate_kit::{keyword, record};
+
+keyword! {
+    /// What the HTTP front of Redis speaks.
+    pub enum Dialect {
+        /// Webdis: the command's words, with slashes between them, as the body of a POST.
+        Webdis = "webdis",
+        /// Upstash's REST API and what follows it: the command as a JSON array.
+        Upstash = "upstash",
+    }
+}
 
 record! {
-    /// Where Redis is, as Kong's configuration says it.
+    /// Where Redis is. Kong's fields are accepted as they are. A filter speaks to an HTTP front of Redis, given by `http`; the front
+    /// connects to Redis, so of the others only `timeout` is used.
     pub struct RawRedis {
-        /// Redis' host.
+        /// Redis' host. The front has it.
         pub host: Option<String>,
-        /// Redis' port.
+        /// Redis' port. The front has it.
         pub port: u64 = 6379,
         /// How long one question may take, in milliseconds.
         pub timeout: u64 = 2000,
-        /// The name to log in with.
+        /// The name to log in with. The front logs in.
         pub username: Option<String>,
-        /// The password to log in with.
+        /// The password to log in with. The front logs in.
         pub password: Option<String>,
-        /// The number of the database.
+        /// The number of the database. The front chooses it.
         pub database: u64 = 0,
-        /// Speak TLS.
+        /// Speak TLS. The front does, and the gateway's cluster for the front.
         pub ssl: bool = false,
-        /// Check Redis' certificate.
+        /// Check Redis' certificate, as `ssl`.
         pub ssl_verify: bool = false,
-        /// The name in the certificate.
+        /// The name in the certificate, as `ssl`.
         pub server_name: Option<String>,
+        /// The HTTP front of Redis.
+        pub http: Option<RawFront>,
     }
+}
+
+record! {
+    /// The HTTP front of Redis.
+    pub struct RawFront {
+        /// Whom to ask: a cluster's name on Envoy, `host:port` on Kong.
+        pub upstream: String,
+        /// What it speaks.
+        pub dialect: Dialect = Dialect::Webdis,
+        /// The `Host` to ask for; the upstream's name where it is left out.
+        pub authority: Option<String>,
+        /// The path of its commands.
+        pub path: String = "/".to_owned(),
+        /// Further headers, such as an `authorization` with the front's token.
+        pub headers: Table<String> = Table(Vec::new()),
+    }
+}
+
+/// The HTTP front of Redis, as it is asked.
+#[derive(Clone, Debug)]
+pub struct Front {
+    pub(crate) upstream: String,
+    pub(crate) dialect: Dialect,
+    pub(crate) authority: String,
+    pub(crate) path: String,
+    pub(crate) headers: Vec<(String, Vec<u8>)>,
+    pub(crate) timeout: Duration,
 }
 
 /// How often Redis is asked.
@@ -77,8 +118,8 @@ impl Field for SyncRate {
 /// Kong's least time between two exchanges.
 const LEAST_SYNC: Duration = Duration::from_millis(20);
 
-/// Reports what is wrong with the policy. Kong's own checks come first; counters in Redis are refused whatever they say.
-pub(super) fn check(raw: &RawConfig, reader: &mut Reader<'_>) {
+/// The front, where the policy is redis; what is wrong is reported.
+pub(super) fn front(raw: &RawConfig, reader: &mut Reader<'_>) -> Option<Front> {
     let every = match raw.sync_rate {
         SyncRate::Every(period) => Some(period),
         SyncRate::EachRequest => None,
@@ -87,18 +128,81 @@ pub(super) fn check(raw: &RawConfig, reader: &mut Reader<'_>) {
         if every.is_some() {
             reader.error("sync_rate can only be used with the redis policy");
         }
-        return;
+        return None;
     }
-    if every.is_some_and(|period| period < LEAST_SYNC) {
-        reader.error("sync_rate must be greater than 0.02, or -1 to disable");
+    match every {
+        Some(period) if period < LEAST_SYNC => {
+            reader.error("sync_rate must be greater than 0.02, or -1 to disable");
+        }
+        Some(_) => reader.member("sync_rate", |reader| {
+            reader.error("this version asks Redis about each request: write -1");
+        }),
+        None => {}
     }
-    let host = raw.redis.as_ref().and_then(|redis| redis.host.as_ref());
-    if host.or(raw.redis_host.as_ref()).is_none() {
-        reader.member("redis.host", |reader| {
-            reader.error("required field missing")
+    if raw.host == Some(HostKind::Kong) && raw.on_limit == OnLimit::Clamp {
+        reader.member("on_limit", |reader| {
+            reader.error("clamp can't work with policy: redis on Kong, where a body can't be changed after a call");
         });
     }
-    reader.member("policy", |reader| {
-        reader.error("this version counts in the gateway's own memory only: write local");
-    });
+    let redis = raw.redis.as_ref();
+    let host = redis.and_then(|redis| redis.host.as_ref());
+    let http = redis.and_then(|redis| redis.http.as_ref());
+    reader.member("redis", |reader| {
+        if host.or(raw.redis_host.as_ref()).is_none() && http.is_none() {
+            reader.member("host", |reader| reader.error("required field missing"));
+        }
+        let Some(http) = http else {
+            reader.member("http", |reader| {
+                reader.error(
+                    "required field missing: a filter reaches Redis through an HTTP front such as Webdis; write \
+                     {\"upstream\": \"webdis\"} with a cluster's name (Envoy) or host:port (Kong)",
+                );
+            });
+            return None;
+        };
+        let timeout = raw
+            .redis_timeout
+            .unwrap_or_else(|| redis.map_or(2000, |redis| redis.timeout));
+        if timeout == 0 {
+            reader.member("timeout", |reader| {
+                reader.error("value must be greater than 0");
+            });
+        }
+        let headers = reader.member("http", |reader| http.checked(reader));
+        Some(Front {
+            upstream: http.upstream.clone(),
+            dialect: http.dialect,
+            authority: http
+                .authority
+                .clone()
+                .unwrap_or_else(|| http.upstream.clone()),
+            path: http.path.clone(),
+            headers,
+            timeout: Duration::from_millis(timeout),
+        })
+    })
+}
+
+impl RawFront {
+    /// Its headers; what is wrong is reported.
+    fn checked(&self, reader: &mut Reader<'_>) -> Vec<(String, Vec<u8>)> {
+        if self.upstream.is_empty() {
+            reader.member("upstream", |reader| {
+                reader.error("length must be at least 1");
+            });
+        }
+        if !self.path.starts_with('/') {
+            reader.member("path", |reader| reader.error("should start with: /"));
+        }
+        let mut headers = Vec::with_capacity(self.headers.0.len());
+        for (name, value) in &self.headers.0 {
+            if value.bytes().any(|byte| byte.is_ascii_control()) {
+                reader.member(format_args!("headers.{name}"), |reader| {
+                    reader.error("control characters are not allowed in a header");
+                });
+            }
+            headers.push((name.to_ascii_lowercase(), value.clone().into_bytes()));
+        }
+        headers
+    }
 }
