@@ -177,6 +177,29 @@ impl Table {
         })
     }
 
+    /// Changes the entry of `key` as [`Table::update`] does, but leaves everything as it is where that would be the overflow entry.
+    ///
+    /// # Errors
+    /// As [`Table::update`].
+    pub fn update_own(
+        &self,
+        host: &(impl SharedData + ?Sized),
+        key: &Key,
+        overflow: &Key,
+        now: u64,
+        mut change: impl FnMut(Option<&[u8]>) -> Change,
+    ) -> Result<(), Failure> {
+        self.change(host, self.shelf_of(key), now, |entries| {
+            let change = if entries.place(key, overflow, now) == *key {
+                change(entries.payload(key, now))
+            } else {
+                Change::Keep
+            };
+            (*key, change, ())
+        })
+        .map(|_| ())
+    }
+
     fn shelf_of(&self, key: &Key) -> u32 {
         let [a, b, c, d, ..] = *key;
         // Never 0, so there always is a remainder.

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! payload = use *
-//! use     = window (4), number (8), used (8), before (8)      little-endian
+//! use     = window (4), number (8), used (8), before (8), known (8)      little-endian
 //! ```
 
 use crate::window::Window;
@@ -68,9 +68,11 @@ struct Use {
     used: u64,
     /// What was used in the window before.
     before: u64,
+    /// As much of `used` as Redis told when it was last asked; the rest is still to be told there. 0 without Redis.
+    known: u64,
 }
 
-const USE_BYTES: usize = 28;
+const USE_BYTES: usize = 36;
 
 /// The bytes of a payload for so many windows.
 #[must_use]
@@ -116,25 +118,63 @@ pub fn standings(payload: Option<&[u8]>, limits: &[Limit], amount: u64, now: u64
     judged(&uses(payload, limits, now), limits, amount, now)
 }
 
-/// How a window stands of which somebody else keeps count, for a request of so much.
+/// A window's count as somebody else keeps it: Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Total {
+    /// The window's number.
+    pub number: u64,
+    /// What is used of it.
+    pub used: u64,
+    /// What was used of the window before.
+    pub before: u64,
+}
+
+/// How windows stand of which somebody else keeps count, one total for each limit, for a request of so much.
 #[must_use]
-pub fn standing(limit: &Limit, used: u64, number: u64, amount: u64, now: u64) -> Standing {
-    let exceeded = used.saturating_add(amount) > limit.most;
-    let as_used = Use {
-        window: limit.window.code(),
-        number,
-        used,
-        before: 0,
-    };
-    Standing {
-        used,
-        number,
-        exceeded,
-        wait: if exceeded {
-            as_used.wait(limit, amount, now)
-        } else {
-            0
-        },
+pub fn standings_of(totals: &[Total], limits: &[Limit], amount: u64, now: u64) -> Vec<Standing> {
+    let pairs = limits.iter().zip(totals);
+    let uses: Vec<_> = pairs
+        .map(|(limit, total)| Use {
+            window: limit.window.code(),
+            number: total.number,
+            used: total.used,
+            before: total.before,
+            known: 0,
+        })
+        .collect();
+    judged(&uses, limits, amount, now)
+}
+
+/// Takes over what somebody else has counted. What has been counted here and not been told yet goes on top; of that, `told` has now
+/// been told, of the windows of these numbers.
+pub fn adopt(
+    payload: Option<&[u8]>,
+    limits: &[Limit],
+    totals: &[Total],
+    told_of: &[u64],
+    told: i64,
+    now: u64,
+) -> Change {
+    let mut uses = uses(payload, limits, now);
+    let before = uses.clone();
+    for ((used, total), told_of) in uses.iter_mut().zip(totals).zip(told_of) {
+        if used.number != total.number {
+            continue;
+        }
+        let told = if *told_of == used.number { told } else { 0 };
+        let untold = i128::from(used.used)
+            .saturating_sub(i128::from(used.known))
+            .saturating_sub(i128::from(told));
+        let sum = i128::from(total.used).saturating_add(untold);
+        used.used = u64::try_from(sum.max(0)).unwrap_or(u64::MAX);
+        used.known = total.used;
+        // What is still to be told of the window before is not in its total.
+        used.before = used.before.max(total.before);
+    }
+    if uses == before {
+        Change::Keep
+    } else {
+        written(&uses, limits)
     }
 }
 
@@ -228,6 +268,7 @@ fn uses(payload: Option<&[u8]>, limits: &[Limit], now: u64) -> Vec<Use> {
                     number: limit.window.number(now),
                     used: 0,
                     before: 0,
+                    known: 0,
                 },
             }
         })
@@ -264,12 +305,13 @@ impl Use {
             number: next(),
             used: next(),
             before: next(),
+            known: next(),
         }
     }
 
     fn write(&self, payload: &mut Vec<u8>) {
         payload.extend_from_slice(&self.window.to_le_bytes());
-        for word in [self.number, self.used, self.before] {
+        for word in [self.number, self.used, self.before, self.known] {
             payload.extend_from_slice(&word.to_le_bytes());
         }
     }
@@ -286,12 +328,15 @@ impl Use {
             return self;
         }
         let debt = self.used.saturating_sub(limit.most.saturating_mul(passed));
+        let carried = match limit.kind {
+            Kind::FixedWithDebt => debt,
+            Kind::Fixed | Kind::Sliding => 0,
+        };
         Use {
             number,
-            used: match limit.kind {
-                Kind::FixedWithDebt => debt,
-                Kind::Fixed | Kind::Sliding => 0,
-            },
+            used: carried,
+            // What Redis is told too late it carries over itself.
+            known: carried,
             before: if passed == 1 { self.used } else { 0 },
             ..self
         }

@@ -2,6 +2,7 @@
 
 mod answer;
 mod learned;
+mod remote;
 mod reply;
 mod reserve;
 
@@ -13,13 +14,18 @@ use crate::rule::Rule;
 use crate::subject::{self, Client};
 use answer::Answering;
 use learned::Learned;
+use remote::{Pending, Remote};
 use std::borrow::Cow;
 use std::cell::OnceCell;
+use std::rc::Rc;
+use std::time::Duration;
 use tollgate_kit::headers::HeaderMap;
 use tollgate_kit::host::{Failure, Host, HostKind, Level};
 use tollgate_kit::identity::Identity;
 use tollgate_kit::metric::Metric;
-use tollgate_kit::step::{Body, HeaderEdit, RequestStep, ResponseEdits, ResponseStep, StreamStep};
+use tollgate_kit::step::{
+    Body, Call, CallOutcome, HeaderEdit, RequestStep, ResponseEdits, ResponseStep, StreamStep,
+};
 use tollgate_kit::{Exchange, Fallback, Filter};
 use tollgate_llm::Endpoint;
 
@@ -28,6 +34,8 @@ use tollgate_llm::Endpoint;
 pub struct TokenRateLimit {
     config: Config,
     learned: Learned,
+    /// Redis, where counters are kept there.
+    remote: Option<Remote>,
     /// Whether counters could not be reached the last time: one log line for a failure that lasts.
     unavailable: bool,
 }
@@ -36,9 +44,15 @@ pub struct TokenRateLimit {
 #[derive(Debug, Default)]
 pub struct Limiting {
     /// Kept while the body is awaited.
-    request: Option<Incoming>,
+    request: Option<Rc<Incoming>>,
+    /// Kept while Redis is asked.
+    pending: Option<Pending>,
+    /// The request limits have been seen to.
+    counts: bool,
     /// The charge of the request limits.
     counted: Vec<Held>,
+    /// The request has been changed already.
+    edited: bool,
     /// What has been reserved, and the answer as far as it has come.
     answering: Option<Answering>,
     /// The limit headers of the answer.
@@ -121,6 +135,11 @@ impl Filter for TokenRateLimit {
             labels: &["event"],
             help: "What counters met with: damaged, overflowed, taken_back, lost (an update made again: another worker was faster).",
         },
+        Metric {
+            name: "tollgate_token_rate_limit_redis",
+            labels: &["result"],
+            help: "Exchanges with Redis: answered, merged (those of them that told it something), failed; and lost: what found no room to wait for one.",
+        },
     ];
 
     type Config = Config;
@@ -128,11 +147,25 @@ impl Filter for TokenRateLimit {
 
     fn new(config: Config) -> TokenRateLimit {
         let learned = Learned::new(config.metering.guess, &config.namespace, config.table);
+        let front = config.redis.clone();
         TokenRateLimit {
+            remote: front.map(|front| Remote::new(front, &config.namespace)),
             config,
             learned,
             unavailable: false,
         }
+    }
+
+    fn tick_period(&self) -> Option<Duration> {
+        self.remote.as_ref().map(Remote::tick_period)
+    }
+
+    fn tick(&mut self, host: &dyn Host) -> Option<Call> {
+        self.remote.as_mut()?.tick(host)
+    }
+
+    fn call_done(&mut self, outcome: CallOutcome, host: &dyn Host) {
+        self.told(&outcome, host);
     }
 
     fn host_kind(&self) -> Option<HostKind> {
@@ -211,6 +244,9 @@ impl TokenRateLimit {
             }
         }
         self.reached(admission.is_ok(), host);
+        if let Ok(Admission::Admitted(held, _)) = &admission {
+            self.note_charged(held);
+        }
         admission
     }
 
@@ -231,6 +267,16 @@ impl TokenRateLimit {
             };
             host.log(level, message);
         }
+    }
+
+    /// Whether a charge is that of the request limits.
+    fn is_requests(&self, place: usize) -> bool {
+        place >= self.config.tokens.len()
+    }
+
+    /// Whether Redis decides about each request.
+    fn is_decided_elsewhere(&self) -> bool {
+        self.remote.as_ref().is_some_and(Remote::decides)
     }
 
     fn shows(&self, headers: LimitHeaders) -> bool {
@@ -267,34 +313,37 @@ impl Limiting {
         incoming: &Incoming,
         host: &dyn Host,
     ) -> Option<RequestStep> {
-        let requests = filter.config.requests.as_ref()?;
-        let place = filter.config.tokens.len();
-        let client = incoming.client(filter, None, host);
-        let charge = filter.charge(place, &requests.rule, &client, |_| 1);
+        let charge = filter.count(incoming, host)?;
+        self.counts = true;
         match filter.make(vec![charge], host) {
             Ok(Admission::Admitted(held, accounts)) => {
                 self.counted = held;
                 self.show_requests(filter, &accounts, true, incoming, host);
                 None
             }
-            Ok(Admission::Refused(accounts)) => {
-                self.show_requests(filter, &accounts, false, incoming, host);
-                host.count(&LIMITED.with(&["requests"]), 1);
-                if filter.config.shadow {
-                    host.count(Outcome::Shadowed.metric(), 1);
-                    return None;
-                }
-                host.count(Outcome::Limited.metric(), 1);
-                let reply = filter.too_many_requests(
-                    &accounts,
-                    std::mem::take(&mut self.lines),
-                    incoming,
-                    host,
-                );
-                Some(RequestStep::Reply(reply))
-            }
+            Ok(Admission::Refused(accounts)) => self.too_many(filter, &accounts, incoming, host),
             Err(_) => self.unreached(filter, incoming, host),
         }
+    }
+
+    /// Refuses a request by Kong's limits: the last of the accounts is theirs.
+    fn too_many(
+        &mut self,
+        filter: &TokenRateLimit,
+        accounts: &[Account],
+        incoming: &Incoming,
+        host: &dyn Host,
+    ) -> Option<RequestStep> {
+        self.show_requests(filter, accounts, false, incoming, host);
+        host.count(&LIMITED.with(&["requests"]), 1);
+        if filter.config.shadow {
+            host.count(Outcome::Shadowed.metric(), 1);
+            return None;
+        }
+        host.count(Outcome::Limited.metric(), 1);
+        let lines = std::mem::take(&mut self.lines);
+        let reply = filter.too_many_requests(accounts, lines, incoming, host);
+        Some(RequestStep::Reply(reply))
     }
 
     fn show_requests(
@@ -305,7 +354,10 @@ impl Limiting {
         incoming: &Incoming,
         host: &dyn Host,
     ) {
-        let (Some(requests), Some(account)) = (&filter.config.requests, accounts.last()) else {
+        let of_requests = accounts
+            .iter()
+            .find(|account| filter.is_requests(account.rule));
+        let (Some(requests), Some(account)) = (&filter.config.requests, of_requests) else {
             return;
         };
         let now = host.now().as_secs();
@@ -338,7 +390,7 @@ impl Limiting {
     /// Ends a request that has been counted: only what goes on counts.
     fn refuse(
         &mut self,
-        filter: &TokenRateLimit,
+        filter: &mut TokenRateLimit,
         outcome: Outcome,
         reply: tollgate_kit::reply::Reply,
         host: &dyn Host,
@@ -349,15 +401,14 @@ impl Limiting {
     }
 
     /// Takes back what was charged for a request that does not go on.
-    fn release(&mut self, filter: &TokenRateLimit, host: &dyn Host) {
-        let ledger = filter.ledger(host);
-        for held in std::mem::take(&mut self.counted) {
-            let _ = ledger.settle(&held, 0);
+    fn release(&mut self, filter: &mut TokenRateLimit, host: &dyn Host) {
+        if let Some(pending) = self.pending.take() {
+            filter.forget(&pending, host);
         }
-        if let Some(answering) = self.answering.take() {
-            for held in answering.held {
-                let _ = ledger.settle(&held, 0);
-            }
+        let answering = self.answering.take();
+        let held = answering.into_iter().flat_map(|answering| answering.held);
+        for held in std::mem::take(&mut self.counted).into_iter().chain(held) {
+            filter.settle(&held, 0, host);
         }
     }
 }
@@ -380,13 +431,15 @@ impl Exchange<TokenRateLimit> for Limiting {
         if identity.is_none() && filter.config.trust_headers {
             identity = subject::claimed(&headers);
         }
-        let incoming = Incoming {
+        let incoming = Rc::new(Incoming {
             endpoint: Endpoint::of(&path),
             headers,
             identity,
             path,
-        };
-        if let Some(ended) = self.count(filter, &incoming, host) {
+        });
+        if !filter.is_decided_elsewhere()
+            && let Some(ended) = self.count(filter, &incoming, host)
+        {
             return ended;
         }
         let read = incoming.client(filter, None, host);
@@ -397,8 +450,7 @@ impl Exchange<TokenRateLimit> for Limiting {
             .iter()
             .any(|rule| rule.matching.matches_but_for_model(&read));
         if !any {
-            host.count(Outcome::Admitted.metric(), 1);
-            return RequestStep::unchanged();
+            return self.charge(filter, &incoming, &[], None, host);
         }
         if !filter.config.metering.needs_body(&incoming.endpoint) {
             return self.decide(filter, &incoming, &[], host);
@@ -428,12 +480,23 @@ impl Exchange<TokenRateLimit> for Limiting {
                 self.refuse(filter, Outcome::Rejected, reply, host)
             }
             Body::None => {
-                let step = self.decide(filter, &incoming, &[], host);
                 // On Kong it may come after all.
-                self.request = Some(incoming);
-                step
+                self.request = Some(Rc::clone(&incoming));
+                self.decide(filter, &incoming, &[], host)
             }
             Body::Whole(body) => self.decide(filter, &incoming, body, host),
+        }
+    }
+
+    fn call_done(
+        &mut self,
+        filter: &mut TokenRateLimit,
+        outcome: CallOutcome,
+        host: &dyn Host,
+    ) -> RequestStep {
+        match self.pending.take() {
+            Some(pending) => self.hear(filter, pending, &outcome, host),
+            None => RequestStep::unchanged(),
         }
     }
 
@@ -496,6 +559,9 @@ impl Exchange<TokenRateLimit> for Limiting {
     }
 
     fn log(&mut self, filter: &mut TokenRateLimit, host: &dyn Host) {
+        if let Some(pending) = self.pending.take() {
+            filter.forget(&pending, host);
+        }
         if let Some(answering) = self.answering.take() {
             answering.settle(filter, host);
         }

@@ -6,7 +6,7 @@
 //! (`tollgate_token_rate_limit_taken_back`), and only they can refuse what would have fitted. Nothing is ever let through that does
 //! not fit.
 
-use crate::counter::{self, Limit, Settlement, Standing, Verdict};
+use crate::counter::{self, Limit, Settlement, Standing, Total, Verdict};
 use tollgate_kit::host::{Failure, SharedData};
 use tollgate_kit::store::{Key, Place, Table};
 
@@ -37,10 +37,12 @@ impl Charge {
 #[derive(Clone, Debug)]
 pub(crate) struct Held {
     pub(crate) rule: usize,
-    place: Place,
+    pub(crate) key: Key,
+    /// Where it stands in shared data; `None` where only Redis was charged.
+    pub(crate) place: Option<Place>,
     pub(crate) limits: Vec<Limit>,
     /// The windows in which it was charged.
-    windows: Vec<u64>,
+    pub(crate) windows: Vec<u64>,
     pub(crate) amount: u64,
 }
 
@@ -50,6 +52,17 @@ pub(crate) struct Account {
     pub(crate) rule: usize,
     pub(crate) limits: Vec<Limit>,
     pub(crate) standings: Vec<Standing>,
+}
+
+/// What Redis has told of a counter.
+pub(crate) struct Told<'t> {
+    pub(crate) key: &'t Key,
+    pub(crate) overflow: &'t Key,
+    pub(crate) limits: &'t [Limit],
+    pub(crate) totals: &'t [Total],
+    /// So much of what was counted here it has been told just now, of these windows.
+    pub(crate) amount: i64,
+    pub(crate) windows: &'t [u64],
 }
 
 /// What became of charges.
@@ -115,7 +128,8 @@ impl<H: SharedData + ?Sized> Ledger<'_, H> {
             }
             held.push(Held {
                 rule: charge.rule,
-                place,
+                key: charge.key,
+                place: Some(place),
                 limits: charge.limits,
                 windows,
                 amount: charge.amount,
@@ -156,17 +170,34 @@ impl<H: SharedData + ?Sized> Ledger<'_, H> {
     /// When the host does not keep counters; then the charge stays as it was.
     pub(crate) fn settle(&self, held: &Held, actual: u64) -> Result<(), Failure> {
         let settlement = Settlement::between(held.amount, actual);
-        if held.amount == actual {
-            return Ok(());
-        }
-        let updated = self
-            .table
-            .update_at(self.host, &held.place, self.now, |payload| {
-                let change =
-                    counter::settle(payload, &held.limits, &held.windows, settlement, self.now);
-                (change, ())
-            });
+        let place = match &held.place {
+            Some(place) if held.amount != actual => place,
+            _ => return Ok(()),
+        };
+        let updated = self.table.update_at(self.host, place, self.now, |payload| {
+            let change =
+                counter::settle(payload, &held.limits, &held.windows, settlement, self.now);
+            (change, ())
+        });
         updated.map(|_| ())
+    }
+
+    /// Takes over what Redis has of a counter. One that shares its entry with others is left as it is.
+    ///
+    /// # Errors
+    /// When the host does not keep counters.
+    pub(crate) fn adopt(&self, told: &Told<'_>) -> Result<(), Failure> {
+        self.table
+            .update_own(self.host, told.key, told.overflow, self.now, |payload| {
+                counter::adopt(
+                    payload,
+                    told.limits,
+                    told.totals,
+                    told.windows,
+                    told.amount,
+                    self.now,
+                )
+            })
     }
 
     /// How a rule's counters stand, without a charge.

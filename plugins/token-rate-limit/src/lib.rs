@@ -18,6 +18,7 @@
 //! | `rule` | what a rule counts, for which requests |
 //! | [`window`], [`counter`] | calendar and counts, as functions of bytes and time |
 //! | `ledger` | counters in shared data, several at once |
+//! | `redis`, `outbox`, `breaker` | counters in Redis: what is asked and told, what is still to be told, when not to ask |
 //! | `metering` | what a request may use, and what it has used |
 //! | `headers` | what clients are told |
 //! | `filter` | the phases |
@@ -46,6 +47,7 @@
     )
 )]
 
+mod breaker;
 mod config;
 pub mod counter;
 pub mod decimal;
@@ -53,6 +55,7 @@ mod filter;
 mod headers;
 mod ledger;
 mod metering;
+mod outbox;
 mod path;
 mod redis;
 mod rule;
@@ -60,9 +63,9 @@ mod subject;
 pub mod window;
 
 pub use config::{
-    Amount, Compat, Config, ErrorCode, Globs, LimitBy, LimitHeaders, Matched, OnLimit, Origin,
-    Path, Policy, Positive, RawConfig, RawMatch, RawPrice, RawRedis, RawTokenRule, SyncRate,
-    Unmetered, Unreadable,
+    Amount, Compat, Config, Dialect, ErrorCode, Globs, LimitBy, LimitHeaders, Matched, OnLimit,
+    Origin, Path, Policy, Positive, RawConfig, RawFront, RawMatch, RawPrice, RawRedis,
+    RawTokenRule, SyncRate, Unmetered, Unreadable,
 };
 pub use filter::{Limiting, TokenRateLimit};
 pub use rule::{Ending, Unit};

@@ -1,35 +1,43 @@
 //! Counters in Redis, shared by several gateways, through an HTTP front: stock hosts give filters HTTP calls and nothing else.
 //!
-//! One script decides about all limits of a request at once (`charge.lua`), another settles many requests in one go (`settle.lua`).
-//! Each operation has an id that the script remembers, so that a repeat after a timeout counts once. Windows are numbered by the
-//! gateways' clocks, and a counter that a clock ahead of this one has moved on is charged where it is.
+//! One script decides about all limits of a request at once (`charge.lua`), another takes in whatever is told later (`merge.lua`).
+//! Each charge and each batch has an id that the scripts remember, so that a repeat after a timeout counts once. Windows are numbered by
+//! the gateways' clocks, and a counter that a clock ahead of this one has moved on is charged where it is.
+//!
+//! | name in Redis | type | what |
+//! |---|---|---|
+//! | `tollgate:{<namespace>}:counter:<key>` | hash | the windows of one rule for one identity |
+//! | `tollgate:{<namespace>}:operation:<id>` | string | what was said to a charge or a batch |
+//!
+//! All names of one namespace have one hash tag: a script's keys must be on one node of a Redis Cluster.
 
 use crate::config::{Dialect, Front};
-use crate::counter::{self, Kind, Limit, Standing};
+use crate::counter::{self, Kind, Limit, Total};
 use crate::ledger::{Account, Charge};
+use crate::outbox::Item;
 use std::fmt::Write as _;
 use tollgate_kit::json::{self, Value};
 use tollgate_kit::step::{Call, CallOutcome};
 use tollgate_kit::store::Key;
 
-const CHARGE: &str = include_str!("redis/charge.lua");
-const SETTLE: &str = include_str!("redis/settle.lua");
+const CHARGE: &str = concat!(
+    include_str!("redis/window.lua"),
+    include_str!("redis/charge.lua")
+);
+const MERGE: &str = concat!(
+    include_str!("redis/window.lua"),
+    include_str!("redis/merge.lua")
+);
 
-/// So long, in milliseconds, a repeat of an operation is known.
-const KNOWN: u64 = 600_000;
+/// So long, in milliseconds, the repeat of a charge is known, and may still be taken back.
+const CHARGE_KNOWN: u64 = 120_000;
 
-/// The difference that a request's end makes to one counter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Settlement {
-    /// Nothing else has it.
-    pub(crate) id: [u8; 16],
-    pub(crate) key: Key,
-    pub(crate) limits: Vec<Limit>,
-    /// The windows in which it was charged.
-    pub(crate) windows: Vec<u64>,
-    /// Below 0: a refund.
-    pub(crate) difference: i64,
-}
+/// So long, in milliseconds, the repeat of a batch is known.
+const BATCH_KNOWN: u64 = 3_600_000;
+
+/// What the scripts are called by once Redis has seen them: the SHA-1 of what [`stripped`] leaves of them (a test computes it).
+const CHARGE_SHA: &str = "04cc9c18233bc213106d26cd30e3132b5d706ab7";
+const MERGE_SHA: &str = "b98c9554ca73a68a6eea052076b39cd07977efe3";
 
 /// What Redis said to a charge.
 #[derive(Debug)]
@@ -37,206 +45,354 @@ pub(crate) struct Decision {
     pub(crate) admitted: bool,
     /// One for each charge, in order.
     pub(crate) accounts: Vec<Account>,
+    /// The same, as Redis keeps them.
+    pub(crate) totals: Vec<Vec<Total>>,
 }
 
-impl Front {
-    /// Asks whether all of these charges fit, and makes them if they do.
-    pub(crate) fn charge(&self, namespace: &str, id: [u8; 16], charges: &[Charge], now: u64) -> Call {
-        let mut words = Words::new(CHARGE, charges.len().saturating_add(1));
-        words.key(namespace, "operation", &id);
-        for charge in charges {
-            words.key(namespace, "counter", &charge.key);
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Unanswered {
+    /// Redis has not seen the script: it is to be asked again with the whole of it. Nothing has been done.
+    NoScript,
+    /// Something else. Whether something has been done is not known.
+    Because(String),
+}
+
+/// How a script is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spelt {
+    /// By its digest, which is short: one packet.
+    Briefly,
+    /// By its text, for a Redis that has not seen it.
+    Out,
+}
+
+/// Redis behind its front, with the names under which this filter's counters stand there.
+#[derive(Debug)]
+pub(crate) struct Redis {
+    front: Front,
+    prefix: String,
+}
+
+impl Redis {
+    pub(crate) fn new(front: Front, namespace: &str) -> Redis {
+        Redis {
+            front,
+            prefix: format!("tollgate:{{{namespace}}}:"),
         }
-        words.number(KNOWN);
+    }
+
+    /// Asks whether all of these charges fit, and makes them if they do.
+    pub(crate) fn charge(&self, spelt: Spelt, id: &Key, charges: &[Charge], now: u64) -> Call {
+        let keys = charges.len().saturating_add(1);
+        let mut words = script(spelt, CHARGE, CHARGE_SHA, keys);
+        words.push(self.name("operation", id));
         for charge in charges {
-            words.number(charge.amount);
-            words.number(u64::try_from(charge.limits.len()).unwrap_or(u64::MAX));
+            words.push(self.name("counter", &charge.key));
+        }
+        words.push(CHARGE_KNOWN.to_string());
+        for charge in charges {
+            words.push(charge.amount.to_string());
+            words.push(charge.limits.len().to_string());
             for limit in &charge.limits {
                 let number = limit.window.number(now);
-                let (start, end) = (limit.window.start(number), limit.window.end(number));
-                words.number(u64::from(limit.window.code()));
-                words.number(number);
-                words.number(limit.most);
-                words.kind(limit.kind);
-                words.number(end.saturating_sub(now));
-                words.number(end.saturating_sub(start));
+                words.push(limit.window.code().to_string());
+                words.push(number.to_string());
+                words.push(limit.most.to_string());
+                words.push(kind(limit.kind).to_owned());
+                words.push(limit.window.end(number).saturating_sub(now).to_string());
+                words.push(length(limit, number).to_string());
             }
         }
         self.call(&words)
     }
 
-    /// Settles requests.
-    pub(crate) fn settle(&self, namespace: &str, settlements: &[Settlement], now: u64) -> Call {
-        let mut words = Words::new(SETTLE, settlements.len().saturating_mul(2));
-        for settlement in settlements {
-            words.key(namespace, "operation", &settlement.id);
-            words.key(namespace, "counter", &settlement.key);
+    /// Tells what has been counted without Redis, and what has become of what it was asked.
+    pub(crate) fn merge(&self, spelt: Spelt, id: &Key, items: &[Item], now: u64) -> Call {
+        let keys = items.len().saturating_mul(2).saturating_add(1);
+        let mut words = script(spelt, MERGE, MERGE_SHA, keys);
+        words.push(self.name("operation", id));
+        for item in items {
+            words.push(self.name("operation", item.takes_back.as_ref().unwrap_or(id)));
+            words.push(self.name("counter", &item.key));
         }
-        words.number(KNOWN);
-        for settlement in settlements {
-            words.text(settlement.difference.to_string());
-            words.number(u64::try_from(settlement.limits.len()).unwrap_or(u64::MAX));
-            for (limit, charged) in settlement.limits.iter().zip(&settlement.windows) {
+        words.push(BATCH_KNOWN.to_string());
+        for item in items {
+            words.push(item.within.to_string());
+            words.push(item.over.to_string());
+            words.push(item.limits.len().to_string());
+            for (limit, charged) in item.limits.iter().zip(&item.windows) {
                 let number = limit.window.number(now);
-                let (start, end) = (limit.window.start(number), limit.window.end(number));
-                words.number(u64::from(limit.window.code()));
-                words.number(*charged);
-                words.number(number);
-                words.number(limit.most);
-                words.kind(limit.kind);
-                words.number(end.saturating_sub(start));
+                words.push(limit.window.code().to_string());
+                words.push(charged.to_string());
+                words.push(number.to_string());
+                words.push(limit.most.to_string());
+                words.push(kind(limit.kind).to_owned());
+                words.push(length(limit, number).to_string());
             }
         }
         self.call(&words)
     }
 
-    fn call(&self, words: &Words) -> Call {
-        let (body, kind) = match self.dialect {
-            Dialect::Webdis => (words.webdis(), "text/plain"),
-            Dialect::Upstash => (words.upstash(), "application/json"),
+    /// Asks what Redis does when its memory is full.
+    pub(crate) fn memory(&self) -> Call {
+        self.call(&["INFO".to_owned(), "memory".to_owned()])
+    }
+
+    fn name(&self, what: &str, key: &Key) -> String {
+        format!("{}{what}:{}", self.prefix, hex(key))
+    }
+
+    fn call(&self, words: &[String]) -> Call {
+        let front = &self.front;
+        let (body, kind) = match front.dialect {
+            Dialect::Webdis => (webdis(words), "application/x-www-form-urlencoded"),
+            Dialect::Upstash => (upstash(words), "application/json"),
         };
-        let mut headers = self.headers.clone();
+        let mut headers = front.headers.clone();
         headers.push(("content-type".to_owned(), kind.as_bytes().to_vec()));
         Call {
-            upstream: self.upstream.clone(),
+            upstream: front.upstream.clone(),
             method: "POST",
-            path: self.path.clone(),
-            authority: self.authority.clone(),
+            path: front.path.clone(),
+            authority: front.authority.clone(),
             headers,
             body,
-            timeout: self.timeout,
-        }
-    }
-
-    /// What the answer to a call says; else why it says nothing.
-    fn answer(&self, outcome: &CallOutcome) -> Result<String, String> {
-        let response = match outcome {
-            CallOutcome::Response(response) => response,
-            CallOutcome::Failed => return Err(format!("{} did not answer", self.upstream)),
-        };
-        let malformed = || format!("{} answered {} and no result", self.upstream, response.status);
-        if response.status != 200 {
-            return Err(format!("{} answered {}", self.upstream, response.status));
-        }
-        let value = Value::parse(&response.body).map_err(|_| malformed())?;
-        let member = match self.dialect {
-            Dialect::Webdis => "EVAL",
-            Dialect::Upstash => "result",
-        };
-        let result = value.member(member).ok_or_else(malformed)?;
-        match result.as_str() {
-            Some(text) => Ok(text.into_owned()),
-            None => String::from_utf8(result.text().to_vec()).map_err(|_| malformed()),
+            timeout: front.timeout,
         }
     }
 
     /// What Redis has decided.
     ///
     /// # Errors
-    /// Says what is wrong with the answer. Whether the charges were made is not known then.
+    /// Says why that is not known.
     pub(crate) fn decision(
         &self,
         outcome: &CallOutcome,
+        id: &Key,
         charges: &[Charge],
         now: u64,
-    ) -> Result<Decision, String> {
-        let text = self.answer(outcome)?;
-        let mut numbers = text.split(' ').map(str::parse::<u64>);
-        let mut next = || {
-            let number = numbers.next().and_then(Result::ok);
-            number.ok_or_else(|| format!("{} answered something else", self.upstream))
+    ) -> Result<Decision, Unanswered> {
+        let text = self.answer(outcome, id)?;
+        let mut numbers = Numbers(text.split(' '));
+        let admitted = match numbers.skip_id().next() {
+            Some(admitted @ (0 | 1)) => admitted == 1,
+            _ => return Err(self.strange()),
         };
-        let admitted = next()? == 1;
-        let mut accounts = Vec::with_capacity(charges.len());
+        let mut decision = Decision {
+            admitted,
+            accounts: Vec::with_capacity(charges.len()),
+            totals: Vec::with_capacity(charges.len()),
+        };
         for charge in charges {
-            let mut standings: Vec<Standing> = Vec::with_capacity(charge.limits.len());
-            for limit in &charge.limits {
-                let (used, number) = (next()?, next()?);
-                let amount = if admitted { 0 } else { charge.amount };
-                standings.push(counter::standing(limit, used, number, amount, now));
-            }
-            accounts.push(Account {
+            let totals = numbers
+                .totals(charge.limits.len())
+                .ok_or_else(|| self.strange())?;
+            let amount = if admitted { 0 } else { charge.amount };
+            decision.accounts.push(Account {
                 rule: charge.rule,
                 limits: charge.limits.clone(),
-                standings,
+                standings: counter::standings_of(&totals, &charge.limits, amount, now),
             });
+            decision.totals.push(totals);
         }
-        Ok(Decision { admitted, accounts })
+        Ok(decision)
     }
 
-    /// Whether settlements have arrived.
+    /// What Redis has now of each item's windows.
     ///
     /// # Errors
-    /// Says why not, as far as is known: they are repeated then.
-    pub(crate) fn settled(&self, outcome: &CallOutcome) -> Result<(), String> {
-        let text = self.answer(outcome)?;
-        match text.parse::<u64>() {
-            Ok(_) => Ok(()),
-            Err(_) => Err(format!("{} answered something else", self.upstream)),
+    /// Says why that is not known.
+    pub(crate) fn merged(
+        &self,
+        outcome: &CallOutcome,
+        id: &Key,
+        items: &[Item],
+    ) -> Result<Vec<Vec<Total>>, Unanswered> {
+        let text = self.answer(outcome, id)?;
+        let mut numbers = Numbers(text.split(' '));
+        numbers.skip_id();
+        let totals = items.iter().map(|item| numbers.totals(item.limits.len()));
+        totals.collect::<Option<_>>().ok_or_else(|| self.strange())
+    }
+
+    /// What Redis does when its memory is full, where that is not to refuse writes; `None` where all is well or nobody tells.
+    ///
+    /// # Errors
+    /// When there is no answer at all.
+    pub(crate) fn eviction(&self, outcome: &CallOutcome) -> Result<Option<String>, Unanswered> {
+        let body = match outcome {
+            // A front that does not pass the question on answers all the same.
+            CallOutcome::Response(response) if (400..500).contains(&response.status) => {
+                return Ok(None);
+            }
+            _ => self.body(outcome)?,
+        };
+        let value = Value::parse(body).map_err(|_| self.strange())?;
+        // Webdis makes an object of it.
+        let webdis = value
+            .member("INFO")
+            .and_then(|info| info.member(MEMORY_POLICY)?.as_str());
+        let upstash = || {
+            let text = value.member("result")?.as_str()?;
+            let mut lines = text.lines();
+            let line = lines.find_map(|line| line.strip_prefix(MEMORY_POLICY)?.strip_prefix(':'));
+            line.map(str::to_owned)
+        };
+        let policy = webdis.map(|policy| policy.into_owned()).or_else(upstash);
+        Ok(policy.filter(|policy| policy != "noeviction"))
+    }
+
+    /// The text that a script has answered to the operation of this id. Webdis 0.1.9 gives the answer to a call that nobody waits for any
+    /// more to whoever has its socket then: an answer to another's question is none.
+    fn answer(&self, outcome: &CallOutcome, id: &Key) -> Result<String, Unanswered> {
+        let body = match outcome {
+            // Upstash answers so for an error of Redis.
+            CallOutcome::Response(response) if response.status == 400 => &response.body,
+            _ => self.body(outcome)?,
+        };
+        let value = Value::parse(body).map_err(|_| self.strange())?;
+        let said = ["EVALSHA", "EVAL", "result", "error"]
+            .iter()
+            .find_map(|member| value.member(member))
+            .ok_or_else(|| self.strange())?;
+        let text = match said.as_str() {
+            Some(text) => text,
+            // Webdis' errors: [false, "..."].
+            None => {
+                let error = said.items().find_map(|item| item.as_str());
+                error.ok_or_else(|| self.strange())?
+            }
+        };
+        if text.starts_with("NOSCRIPT") {
+            return Err(Unanswered::NoScript);
         }
+        if text.starts_with(&hex(id)) {
+            return Ok(text.into_owned());
+        }
+        // What Redis complains of says nothing of anybody's request.
+        let error = text.split_once(' ').map(|(word, _)| word);
+        let complains =
+            error.is_some_and(|word| word.bytes().all(|byte| byte.is_ascii_uppercase()));
+        Err(if complains {
+            Unanswered::Because(format!("{} answered: {text}", self.front.upstream))
+        } else {
+            self.strange()
+        })
+    }
+
+    fn body<'o>(&self, outcome: &'o CallOutcome) -> Result<&'o Vec<u8>, Unanswered> {
+        let upstream = &self.front.upstream;
+        Err(Unanswered::Because(match outcome {
+            CallOutcome::Response(response) if response.status == 200 => return Ok(&response.body),
+            CallOutcome::Response(response) => format!("{upstream} answered {}", response.status),
+            CallOutcome::Failed => format!("{upstream} did not answer"),
+        }))
+    }
+
+    fn strange(&self) -> Unanswered {
+        Unanswered::Because(format!("{} answered something else", self.front.upstream))
     }
 }
 
-/// A command of Redis, word by word.
-struct Words(Vec<String>);
+/// What Redis calls its rule for a full memory.
+const MEMORY_POLICY: &str = "maxmemory_policy";
 
-impl Words {
-    fn new(script: &str, keys: usize) -> Words {
-        Words(vec!["EVAL".to_owned(), script.to_owned(), keys.to_string()])
+fn hex(key: &Key) -> String {
+    key.iter()
+        .fold(String::with_capacity(32), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+/// The first words of a command that runs a script with so many keys.
+fn script(spelt: Spelt, text: &str, digest: &str, keys: usize) -> Vec<String> {
+    let (command, script) = match spelt {
+        Spelt::Briefly => ("EVALSHA", digest.to_owned()),
+        Spelt::Out => ("EVAL", stripped(text)),
+    };
+    vec![command.to_owned(), script, keys.to_string()]
+}
+
+/// The numbers of an answer, one after the other.
+struct Numbers<'t>(std::str::Split<'t, char>);
+
+impl Numbers<'_> {
+    fn skip_id(&mut self) -> &mut Self {
+        let _ = self.0.next();
+        self
     }
 
-    fn text(&mut self, word: String) {
-        self.0.push(word);
+    fn next(&mut self) -> Option<u64> {
+        self.0.next()?.parse().ok()
     }
 
-    fn number(&mut self, number: u64) {
-        self.text(number.to_string());
-    }
-
-    fn kind(&mut self, kind: Kind) {
-        self.number(match kind {
-            Kind::Fixed => 0,
-            Kind::FixedWithDebt => 1,
-            Kind::Sliding => 2,
-        });
-    }
-
-    fn key(&mut self, namespace: &str, what: &str, key: &Key) {
-        let mut name = format!("tollgate:{namespace}:{what}:");
-        for byte in key {
-            let _ = write!(name, "{byte:02x}");
-        }
-        self.text(name);
-    }
-
-    /// As Webdis reads it: the words behind each other, each with its special characters as escapes.
-    fn webdis(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        for (index, word) in self.0.iter().enumerate() {
-            if index > 0 {
-                out.push(b'/');
-            }
-            for byte in word.bytes() {
-                if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~') {
-                    out.push(byte);
-                } else {
-                    out.extend_from_slice(format!("%{byte:02X}").as_bytes());
-                }
-            }
-        }
-        out
-    }
-
-    /// As Upstash reads it: a JSON array.
-    fn upstash(&self) -> Vec<u8> {
-        let mut out = vec![b'['];
-        for (index, word) in self.0.iter().enumerate() {
-            if index > 0 {
-                out.push(b',');
-            }
-            json::quote(word.as_bytes(), &mut out);
-        }
-        out.push(b']');
-        out
+    fn totals(&mut self, windows: usize) -> Option<Vec<Total>> {
+        let mut total = || {
+            Some(Total {
+                number: self.next()?,
+                used: self.next()?,
+                before: self.next()?,
+            })
+        };
+        (0..windows).map(|_| total()).collect()
     }
 }
+
+fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Fixed => "0",
+        Kind::FixedWithDebt => "1",
+        Kind::Sliding => "2",
+    }
+}
+
+fn length(limit: &Limit, number: u64) -> u64 {
+    limit
+        .window
+        .end(number)
+        .saturating_sub(limit.window.start(number))
+}
+
+/// A script without its comments and indentation, which every call would carry.
+fn stripped(script: &str) -> String {
+    let lines = script.lines().map(str::trim);
+    let code = lines.filter(|line| !line.is_empty() && !line.starts_with("--"));
+    code.collect::<Vec<_>>().join("\n")
+}
+
+/// As Webdis reads a command: its words with slashes between them. Only these characters mean something to it (the point chooses a format
+/// where the last word ends in one).
+fn webdis(words: &[String]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (index, word) in words.iter().enumerate() {
+        if index > 0 {
+            out.push(b'/');
+        }
+        for byte in word.bytes() {
+            if matches!(byte, b'/' | b'?' | b'%' | b'+' | b'.') {
+                out.extend_from_slice(format!("%{byte:02X}").as_bytes());
+            } else {
+                out.push(byte);
+            }
+        }
+    }
+    out
+}
+
+/// As Upstash reads a command: a JSON array.
+fn upstash(words: &[String]) -> Vec<u8> {
+    let mut out = vec![b'['];
+    for (index, word) in words.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        json::quote(word.as_bytes(), &mut out);
+    }
+    out.push(b']');
+    out
+}
+
+#[cfg(test)]
+mod tests;

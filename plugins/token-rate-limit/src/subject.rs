@@ -167,6 +167,13 @@ pub(crate) fn key(parts: &[&str]) -> Key {
     digest.key()
 }
 
+/// The same, of bytes.
+pub(crate) fn digest(parts: &[&[u8]]) -> Key {
+    let mut digest = Digest::default();
+    parts.iter().for_each(|part| digest.part(part));
+    digest.key()
+}
+
 /// 16 bytes of a SHA-256, which nobody can make collide with another's. Parts are told apart by their lengths.
 #[derive(Default)]
 struct Digest(Sha256);

@@ -72,6 +72,8 @@ pub struct Front {
     pub(crate) path: String,
     pub(crate) headers: Vec<(String, Vec<u8>)>,
     pub(crate) timeout: Duration,
+    /// How often it is told what has been counted; `None` where it is asked about each request.
+    pub(crate) sync: Option<Duration>,
 }
 
 /// How often Redis is asked.
@@ -134,12 +136,9 @@ pub(super) fn front(raw: &RawConfig, reader: &mut Reader<'_>) -> Option<Front> {
         Some(period) if period < LEAST_SYNC => {
             reader.error("sync_rate must be greater than 0.02, or -1 to disable");
         }
-        Some(_) => reader.member("sync_rate", |reader| {
-            reader.error("this version asks Redis about each request: write -1");
-        }),
-        None => {}
+        _ => {}
     }
-    if raw.host == Some(HostKind::Kong) && raw.on_limit == OnLimit::Clamp {
+    if every.is_none() && raw.host == Some(HostKind::Kong) && raw.on_limit == OnLimit::Clamp {
         reader.member("on_limit", |reader| {
             reader.error("clamp can't work with policy: redis on Kong, where a body can't be changed after a call");
         });
@@ -179,6 +178,7 @@ pub(super) fn front(raw: &RawConfig, reader: &mut Reader<'_>) -> Option<Front> {
             path: http.path.clone(),
             headers,
             timeout: Duration::from_millis(timeout),
+            sync: every,
         })
     })
 }

@@ -135,20 +135,19 @@ impl Answering {
             .and_then(|model| pricing.price(model))
             .copied()
             .or(self.demand.price);
-        let ledger = filter.ledger(host);
         let mut lost = false;
         for held in &self.held {
-            let Some(rule) = filter.rule(held.rule) else {
+            let Some(unit) = filter.rule(held.rule).map(|rule| rule.unit) else {
                 continue;
             };
-            let actual = match (rule.unit, ending) {
+            let actual = match (unit, ending) {
                 (Unit::Requests, _) => 1,
                 (_, Ending::Free) => 0,
                 (unit, _) => unit.of(&usage, price.as_ref()),
             };
-            lost |= ledger.settle(held, actual).is_err();
+            lost |= !filter.settle(held, actual, host);
             let over = actual.saturating_sub(held.amount);
-            if over > 0 && headers::is_tokens(rule.unit) {
+            if over > 0 && headers::is_tokens(unit) {
                 host.count("tollgate_token_rate_limit_overshoot", over);
             }
         }
