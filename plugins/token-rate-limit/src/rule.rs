@@ -5,6 +5,7 @@ use crate::decimal::Decimal;
 use crate::subject::{Client, Part};
 use crate::window::Window;
 use std::borrow::Cow;
+use std::iter;
 use std::num::NonZeroU32;
 use tollgate_kit::json::{Kind as JsonKind, Value};
 use tollgate_kit::keyword;
@@ -91,47 +92,35 @@ pub(crate) struct Matching {
 
 impl Matching {
     pub(crate) fn matches(&self, client: &Client<'_>) -> bool {
-        let model = client.model.unwrap_or_default();
-        (self.model.is_empty() || self.model.iter().any(|glob| glob.matches(model)))
-            && self.matches_but_for_model(client)
+        fit(&self.model, [client.model.unwrap_or_default()]) && self.matches_but_for_model(client)
     }
 
     /// What can be said before the body has told the model.
     pub(crate) fn matches_but_for_model(&self, client: &Client<'_>) -> bool {
-        let any = |globs: &[Glob], name: &str| {
-            globs.is_empty() || globs.iter().any(|glob| glob.matches(name))
-        };
-        let consumer = || {
-            let identity = client.identity;
-            let names = identity.iter().flat_map(|identity| {
-                let consumer = Some(identity.consumer.as_str());
-                [
-                    consumer,
-                    identity.username.as_deref(),
-                    identity.custom_id.as_deref(),
-                ]
-            });
-            names
-                .flatten()
-                .filter(|name| !name.is_empty())
-                .any(|name| any(&self.consumer, name))
-        };
-        let path = || {
-            any(
-                &self.path,
-                &String::from_utf8_lossy(&crate::path::normalised(client.path)),
-            )
-        };
+        let names = client.identity.into_iter().flat_map(|identity| {
+            [
+                Some(identity.consumer.as_str()),
+                identity.username.as_deref(),
+                identity.custom_id.as_deref(),
+            ]
+        });
+        let path = || String::from_utf8_lossy(&crate::path::normalised(client.path)).into_owned();
         let header = |(name, glob): &(String, Glob)| {
             let mut values = client.headers.all(name);
             values.any(|value| glob.matches(&String::from_utf8_lossy(value)))
         };
-        (self.consumer.is_empty() || consumer())
-            && (self.group.is_empty()
-                || client.groups().iter().any(|group| any(&self.group, group)))
-            && (self.path.is_empty() || path())
+        let names = names.flatten().filter(|name| !name.is_empty());
+        fit(&self.consumer, names)
+            && fit(&self.group, client.groups())
+            && fit(&self.path, iter::once_with(path))
             && self.headers.iter().all(header)
     }
+}
+
+/// Whether one of the names matches one of the patterns; where no pattern is given, all do.
+fn fit(globs: &[Glob], names: impl IntoIterator<Item: AsRef<str>>) -> bool {
+    let any = |name: &str| globs.iter().any(|glob| glob.matches(name));
+    globs.is_empty() || names.into_iter().any(|name| any(name.as_ref()))
 }
 
 impl Rule {
