@@ -7,6 +7,7 @@
 //! not fit.
 
 use crate::counter::{self, Limit, Settlement, Standing, Verdict};
+use std::rc::Rc;
 use tollgate_kit::host::{Failure, SharedData};
 use tollgate_kit::store::{Key, Place, Table};
 
@@ -17,7 +18,7 @@ pub(crate) struct Charge {
     pub(crate) rule: usize,
     pub(crate) key: Key,
     pub(crate) overflow: Key,
-    pub(crate) limits: Vec<Limit>,
+    pub(crate) limits: Rc<[Limit]>,
     pub(crate) amount: u64,
 }
 
@@ -38,7 +39,7 @@ impl Charge {
 pub(crate) struct Held {
     pub(crate) rule: usize,
     place: Place,
-    pub(crate) limits: Vec<Limit>,
+    pub(crate) limits: Rc<[Limit]>,
     /// The windows in which it was charged.
     windows: Vec<u64>,
     pub(crate) amount: u64,
@@ -48,7 +49,7 @@ pub(crate) struct Held {
 #[derive(Clone, Debug)]
 pub(crate) struct Account {
     pub(crate) rule: usize,
-    pub(crate) limits: Vec<Limit>,
+    pub(crate) limits: Rc<[Limit]>,
     pub(crate) standings: Vec<Standing>,
 }
 

@@ -16,6 +16,7 @@
 //! | [`config`](RawConfig) | what an operator writes |
 //! | `subject`, `path` | whom a rule counts |
 //! | `rule` | what a rule counts, for which requests |
+//! | `own_limits` | limits of a consumer's own |
 //! | [`window`], [`counter`] | calendar and counts, as functions of bytes and time |
 //! | `ledger` | counters in shared data, several at once |
 //! | `metering` | what a request may use, and what it has used |
@@ -53,6 +54,7 @@ mod filter;
 mod headers;
 mod ledger;
 mod metering;
+mod own_limits;
 mod path;
 mod rule;
 mod subject;

@@ -2,12 +2,12 @@
 
 use crate::counter::{Kind, Limit};
 use crate::decimal::Decimal;
+use crate::own_limits::OwnLimits;
 use crate::subject::{Client, Part};
 use crate::window::Window;
-use std::borrow::Cow;
 use std::iter;
 use std::num::NonZeroU32;
-use tollgate_kit::json::{Kind as JsonKind, Value};
+use std::rc::Rc;
 use tollgate_kit::keyword;
 use tollgate_kit::store::Key;
 use tollgate_llm::{Cost, Glob, Price, Usage};
@@ -72,9 +72,11 @@ pub(crate) struct Rule {
     pub(crate) by: Vec<Part>,
     pub(crate) matching: Matching,
     /// From the shortest window to the longest; none where the rule denies.
-    pub(crate) limits: Vec<Limit>,
+    pub(crate) limits: Rc<[Limit]>,
     /// Kong shows fractions as they were written; empty where the limits are whole.
     pub(crate) written: Vec<Decimal>,
+    /// Whether a consumer may have limits of its own.
+    pub(crate) can_be_own: bool,
     /// The entry that keys share which found no room.
     pub(crate) overflow: Key,
 }
@@ -124,42 +126,33 @@ fn fit(globs: &[Glob], names: impl IntoIterator<Item: AsRef<str>>) -> bool {
 }
 
 impl Rule {
-    /// The limits for a consumer with this metadata: those under `limits.<rule>` there, by the names of the windows, in place of the
-    /// rule's own. `window_seconds` of the rule is `limit` there. A value that is no limit leaves the rule's own in force.
-    pub(crate) fn limits_of(&self, metadata: Option<&str>) -> Cow<'_, [Limit]> {
-        let parsed = metadata.and_then(|text| Value::parse(text.as_bytes()).ok());
-        let Some(own) = parsed
-            .and_then(|value| value.member("limits"))
-            .and_then(|limits| limits.member(&self.name))
-        else {
-            return Cow::Borrowed(&self.limits);
-        };
+    /// The limits for a consumer: its own, where it has such, in place of the rule's.
+    pub(crate) fn limits_of(&self, own: &OwnLimits) -> Rc<[Limit]> {
+        let mut limits = self.limits.iter();
+        if !limits.any(|limit| self.own(own, limit).is_some()) {
+            return Rc::clone(&self.limits);
+        }
         let limits = self.limits.iter().map(|limit| {
-            let most = own.member(member_of(limit.window)).and_then(|value| {
-                let JsonKind::Number(text) = value.kind() else {
-                    return None;
-                };
-                Decimal::parse(text).ok()
-            });
+            let most = self.own(own, limit).map(|most| self.unit.counted(most));
             Limit {
-                most: most.map_or(limit.most, |most| self.unit.counted(most)),
+                most: most.unwrap_or(limit.most),
                 ..*limit
             }
         });
-        Cow::Owned(limits.collect())
+        limits.collect()
     }
-}
 
-/// The field of a configuration that limits this window.
-fn member_of(window: Window) -> &'static str {
-    match window {
-        Window::Second => "second",
-        Window::Minute => "minute",
-        Window::Hour => "hour",
-        Window::Day => "day",
-        Window::Month => "month",
-        Window::Year => "year",
-        Window::Seconds(_) => "limit",
+    /// These limits as Kong shows them.
+    pub(crate) fn written_of(&self, own: &OwnLimits) -> Vec<Decimal> {
+        let pairs = self.limits.iter().zip(&self.written);
+        pairs
+            .map(|(limit, written)| self.own(own, limit).unwrap_or(*written))
+            .collect()
+    }
+
+    fn own(&self, own: &OwnLimits, limit: &Limit) -> Option<Decimal> {
+        let most = self.can_be_own.then(|| own.most(&self.name, limit.window));
+        most.flatten()
     }
 }
 
@@ -174,11 +167,11 @@ keyword! {
 }
 
 /// The limits of a rule, from the shortest window to the longest.
-pub(crate) fn limits(given: impl IntoIterator<Item = (Window, u64)>, kind: Kind) -> Vec<Limit> {
+pub(crate) fn limits(given: impl IntoIterator<Item = (Window, u64)>, kind: Kind) -> Rc<[Limit]> {
     let limit = |(window, most)| Limit { window, most, kind };
     let mut limits: Vec<_> = given.into_iter().map(limit).collect();
     limits.sort_by_key(|limit| limit.window.length());
-    limits
+    limits.into()
 }
 
 /// A window of one's own, in seconds.
