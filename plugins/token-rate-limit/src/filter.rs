@@ -10,6 +10,7 @@ use crate::config::{Config, LimitHeaders};
 use crate::headers::{self, Line};
 use crate::ledger::{Account, Admission, Charge, Held, Ledger, Oddities};
 use crate::metering::Demand;
+use crate::own_limits::OwnLimits;
 use crate::rule::Rule;
 use crate::subject::{self, Client};
 use answer::Answering;
@@ -64,6 +65,7 @@ pub struct Limiting {
 struct Incoming {
     headers: HeaderMap,
     identity: Option<Identity>,
+    own_limits: OwnLimits,
     path: Vec<u8>,
     endpoint: Endpoint,
 }
@@ -201,10 +203,7 @@ impl TokenRateLimit {
         client: &Client<'_>,
         amount: impl FnOnce(&[crate::counter::Limit]) -> u64,
     ) -> Charge {
-        let metadata = client
-            .identity
-            .and_then(|identity| identity.metadata.as_deref());
-        let limits = rule.limits_of(metadata).into_owned();
+        let limits = rule.limits_of(client.own_limits);
         Charge {
             rule: place,
             key: client.key(
@@ -295,6 +294,7 @@ impl Incoming {
         Client {
             headers: &self.headers,
             identity: self.identity.as_ref(),
+            own_limits: &self.own_limits,
             path: &self.path,
             host,
             address: OnceCell::new(),
@@ -362,8 +362,9 @@ impl Limiting {
         };
         let now = host.now().as_secs();
         if filter.shows(LimitHeaders::Kong) {
+            let written = requests.rule.written_of(&incoming.own_limits);
             self.lines
-                .extend(headers::kong(&requests.rule, account, admitted, now));
+                .extend(headers::kong(&written, account, admitted, now));
         }
         let llm = matches!(incoming.endpoint, Endpoint::Metered { .. });
         if filter.shows(LimitHeaders::OpenAi) && llm && !filter.config.kong {
@@ -431,7 +432,11 @@ impl Exchange<TokenRateLimit> for Limiting {
         if identity.is_none() && filter.config.trust_headers {
             identity = subject::claimed(&headers);
         }
+        let metadata = identity
+            .as_ref()
+            .and_then(|identity| identity.metadata.as_deref());
         let incoming = Rc::new(Incoming {
+            own_limits: metadata.map(OwnLimits::of).unwrap_or_default(),
             endpoint: Endpoint::of(&path),
             headers,
             identity,

@@ -13,16 +13,11 @@ fn line(name: impl Into<String>, value: impl ToString) -> Line {
 }
 
 /// Kong's: for each window `X-RateLimit-Limit-<Window>` and `X-RateLimit-Remaining-<Window>`, and `RateLimit-*` for the one with the
-/// least remaining, of several the longest (KONG-SPEC 2.5).
-pub(crate) fn kong(rule: &Rule, account: &Account, admitted: bool, now: u64) -> Vec<Line> {
+/// least remaining, of several the longest (KONG-SPEC 2.5). The limits are as they were written, with their fractions.
+pub(crate) fn kong(written: &[Decimal], account: &Account, admitted: bool, now: u64) -> Vec<Line> {
     let mut lines = Vec::new();
     let mut tightest: Option<(Decimal, Decimal, Window)> = None;
-    for ((limit, written), standing) in account
-        .limits
-        .iter()
-        .zip(&rule.written)
-        .zip(&account.standings)
-    {
+    for ((limit, written), standing) in account.limits.iter().zip(written).zip(&account.standings) {
         // Of a refused request only the windows that refuse show what it would have taken.
         let refused = u64::from(!admitted && standing.exceeded);
         let remaining = written.less(standing.used.saturating_add(refused));

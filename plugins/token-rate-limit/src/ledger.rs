@@ -7,6 +7,7 @@
 //! not fit.
 
 use crate::counter::{self, Limit, Settlement, Standing, Total, Verdict};
+use std::rc::Rc;
 use tollgate_kit::host::{Failure, SharedData};
 use tollgate_kit::store::{Key, Place, Table};
 
@@ -17,7 +18,7 @@ pub(crate) struct Charge {
     pub(crate) rule: usize,
     pub(crate) key: Key,
     pub(crate) overflow: Key,
-    pub(crate) limits: Vec<Limit>,
+    pub(crate) limits: Rc<[Limit]>,
     pub(crate) amount: u64,
 }
 
@@ -40,7 +41,7 @@ pub(crate) struct Held {
     pub(crate) key: Key,
     /// Where it stands in shared data; `None` where only Redis was charged.
     pub(crate) place: Option<Place>,
-    pub(crate) limits: Vec<Limit>,
+    pub(crate) limits: Rc<[Limit]>,
     /// The windows in which it was charged.
     pub(crate) windows: Vec<u64>,
     pub(crate) amount: u64,
@@ -50,7 +51,7 @@ pub(crate) struct Held {
 #[derive(Clone, Debug)]
 pub(crate) struct Account {
     pub(crate) rule: usize,
-    pub(crate) limits: Vec<Limit>,
+    pub(crate) limits: Rc<[Limit]>,
     pub(crate) standings: Vec<Standing>,
 }
 

@@ -16,6 +16,7 @@
 //! | [`config`](RawConfig) | what an operator writes |
 //! | `subject`, `path` | whom a rule counts |
 //! | `rule` | what a rule counts, for which requests |
+//! | `own_limits` | limits of a consumer's own |
 //! | [`window`], [`counter`] | calendar and counts, as functions of bytes and time |
 //! | `ledger` | counters in shared data, several at once |
 //! | `redis`, `outbox`, `breaker` | counters in Redis: what is asked and told, what is still to be told, when not to ask |
@@ -56,6 +57,7 @@ mod headers;
 mod ledger;
 mod metering;
 mod outbox;
+mod own_limits;
 mod path;
 mod redis;
 mod rule;

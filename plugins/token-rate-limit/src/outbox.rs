@@ -7,6 +7,7 @@
 use crate::counter::{Limit, Settlement};
 use crate::ledger::{Charge, Held};
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 use tollgate_kit::store::Key;
 
 /// So many counters wait at most. What would be more is lost, and counted: a refund stays charged, a charge is not made.
@@ -22,7 +23,7 @@ pub(crate) struct Item {
     pub(crate) takes_back: Option<Key>,
     pub(crate) rule: usize,
     pub(crate) key: Key,
-    pub(crate) limits: Vec<Limit>,
+    pub(crate) limits: Rc<[Limit]>,
     /// The windows at the time.
     pub(crate) windows: Vec<u64>,
     /// To be added to those windows, where they are not over.

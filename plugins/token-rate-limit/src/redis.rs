@@ -94,7 +94,7 @@ impl Redis {
         for charge in charges {
             words.push(charge.amount.to_string());
             words.push(charge.limits.len().to_string());
-            for limit in &charge.limits {
+            for limit in charge.limits.iter() {
                 let number = limit.window.number(now);
                 words.push(limit.window.code().to_string());
                 words.push(number.to_string());

@@ -2,11 +2,12 @@
 
 use crate::counter::{Kind, Limit};
 use crate::decimal::Decimal;
+use crate::own_limits::OwnLimits;
 use crate::subject::{Client, Part};
 use crate::window::Window;
-use std::borrow::Cow;
+use std::iter;
 use std::num::NonZeroU32;
-use tollgate_kit::json::{Kind as JsonKind, Value};
+use std::rc::Rc;
 use tollgate_kit::keyword;
 use tollgate_kit::store::Key;
 use tollgate_llm::{Cost, Glob, Price, Usage};
@@ -71,9 +72,11 @@ pub(crate) struct Rule {
     pub(crate) by: Vec<Part>,
     pub(crate) matching: Matching,
     /// From the shortest window to the longest; none where the rule denies.
-    pub(crate) limits: Vec<Limit>,
+    pub(crate) limits: Rc<[Limit]>,
     /// Kong shows fractions as they were written; empty where the limits are whole.
     pub(crate) written: Vec<Decimal>,
+    /// Whether a consumer may have limits of its own.
+    pub(crate) can_be_own: bool,
     /// The entry that keys share which found no room.
     pub(crate) overflow: Key,
 }
@@ -91,86 +94,65 @@ pub(crate) struct Matching {
 
 impl Matching {
     pub(crate) fn matches(&self, client: &Client<'_>) -> bool {
-        let model = client.model.unwrap_or_default();
-        (self.model.is_empty() || self.model.iter().any(|glob| glob.matches(model)))
-            && self.matches_but_for_model(client)
+        fit(&self.model, [client.model.unwrap_or_default()]) && self.matches_but_for_model(client)
     }
 
     /// What can be said before the body has told the model.
     pub(crate) fn matches_but_for_model(&self, client: &Client<'_>) -> bool {
-        let any = |globs: &[Glob], name: &str| {
-            globs.is_empty() || globs.iter().any(|glob| glob.matches(name))
-        };
-        let consumer = || {
-            let identity = client.identity;
-            let names = identity.iter().flat_map(|identity| {
-                let consumer = Some(identity.consumer.as_str());
-                [
-                    consumer,
-                    identity.username.as_deref(),
-                    identity.custom_id.as_deref(),
-                ]
-            });
-            names
-                .flatten()
-                .filter(|name| !name.is_empty())
-                .any(|name| any(&self.consumer, name))
-        };
-        let path = || {
-            any(
-                &self.path,
-                &String::from_utf8_lossy(&crate::path::normalised(client.path)),
-            )
-        };
+        let names = client.identity.into_iter().flat_map(|identity| {
+            [
+                Some(identity.consumer.as_str()),
+                identity.username.as_deref(),
+                identity.custom_id.as_deref(),
+            ]
+        });
+        let path = || String::from_utf8_lossy(&crate::path::normalised(client.path)).into_owned();
         let header = |(name, glob): &(String, Glob)| {
             let mut values = client.headers.all(name);
             values.any(|value| glob.matches(&String::from_utf8_lossy(value)))
         };
-        (self.consumer.is_empty() || consumer())
-            && (self.group.is_empty()
-                || client.groups().iter().any(|group| any(&self.group, group)))
-            && (self.path.is_empty() || path())
+        let names = names.flatten().filter(|name| !name.is_empty());
+        fit(&self.consumer, names)
+            && fit(&self.group, client.groups())
+            && fit(&self.path, iter::once_with(path))
             && self.headers.iter().all(header)
     }
 }
 
+/// Whether one of the names matches one of the patterns; where no pattern is given, all do.
+fn fit(globs: &[Glob], names: impl IntoIterator<Item: AsRef<str>>) -> bool {
+    let any = |name: &str| globs.iter().any(|glob| glob.matches(name));
+    globs.is_empty() || names.into_iter().any(|name| any(name.as_ref()))
+}
+
 impl Rule {
-    /// The limits for a consumer with this metadata: those under `limits.<rule>` there, by the names of the windows, in place of the
-    /// rule's own. `window_seconds` of the rule is `limit` there. A value that is no limit leaves the rule's own in force.
-    pub(crate) fn limits_of(&self, metadata: Option<&str>) -> Cow<'_, [Limit]> {
-        let parsed = metadata.and_then(|text| Value::parse(text.as_bytes()).ok());
-        let Some(own) = parsed
-            .and_then(|value| value.member("limits"))
-            .and_then(|limits| limits.member(&self.name))
-        else {
-            return Cow::Borrowed(&self.limits);
-        };
+    /// The limits for a consumer: its own, where it has such, in place of the rule's.
+    pub(crate) fn limits_of(&self, own: &OwnLimits) -> Rc<[Limit]> {
+        let mut limits = self.limits.iter();
+        if !limits.any(|limit| self.own(own, limit).is_some()) {
+            return Rc::clone(&self.limits);
+        }
         let limits = self.limits.iter().map(|limit| {
-            let most = own.member(member_of(limit.window)).and_then(|value| {
-                let JsonKind::Number(text) = value.kind() else {
-                    return None;
-                };
-                Decimal::parse(text).ok()
-            });
+            let most = self.own(own, limit).map(|most| self.unit.counted(most));
             Limit {
-                most: most.map_or(limit.most, |most| self.unit.counted(most)),
+                most: most.unwrap_or(limit.most),
                 ..*limit
             }
         });
-        Cow::Owned(limits.collect())
+        limits.collect()
     }
-}
 
-/// The field of a configuration that limits this window.
-fn member_of(window: Window) -> &'static str {
-    match window {
-        Window::Second => "second",
-        Window::Minute => "minute",
-        Window::Hour => "hour",
-        Window::Day => "day",
-        Window::Month => "month",
-        Window::Year => "year",
-        Window::Seconds(_) => "limit",
+    /// These limits as Kong shows them.
+    pub(crate) fn written_of(&self, own: &OwnLimits) -> Vec<Decimal> {
+        let pairs = self.limits.iter().zip(&self.written);
+        pairs
+            .map(|(limit, written)| self.own(own, limit).unwrap_or(*written))
+            .collect()
+    }
+
+    fn own(&self, own: &OwnLimits, limit: &Limit) -> Option<Decimal> {
+        let most = self.can_be_own.then(|| own.most(&self.name, limit.window));
+        most.flatten()
     }
 }
 
@@ -185,11 +167,11 @@ keyword! {
 }
 
 /// The limits of a rule, from the shortest window to the longest.
-pub(crate) fn limits(given: impl IntoIterator<Item = (Window, u64)>, kind: Kind) -> Vec<Limit> {
+pub(crate) fn limits(given: impl IntoIterator<Item = (Window, u64)>, kind: Kind) -> Rc<[Limit]> {
     let limit = |(window, most)| Limit { window, most, kind };
     let mut limits: Vec<_> = given.into_iter().map(limit).collect();
     limits.sort_by_key(|limit| limit.window.length());
-    limits
+    limits.into()
 }
 
 /// A window of one's own, in seconds.

@@ -1,5 +1,6 @@
 //! Whom a limit counts: the identity behind a request, as one key.
 
+use crate::own_limits::OwnLimits;
 use crate::path;
 use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
@@ -71,6 +72,7 @@ impl Kind {
 pub(crate) struct Client<'r> {
     pub(crate) headers: &'r HeaderMap,
     pub(crate) identity: Option<&'r Identity>,
+    pub(crate) own_limits: &'r OwnLimits,
     /// As the client wrote it, without the query.
     pub(crate) path: &'r [u8],
     pub(crate) host: &'r dyn Host,

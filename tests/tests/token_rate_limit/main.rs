@@ -2,6 +2,7 @@
 
 mod answers;
 mod faults;
+mod own_limits;
 mod peers;
 mod portable;
 mod races;

@@ -201,6 +201,8 @@ impl Requests {
                 matching: Matching::default(),
                 limits: rule::limits(counted, Kind::Fixed),
                 written: given.iter().map(|(_, _, limit)| *limit).collect(),
+                // Kong has one limit for all.
+                can_be_own: !kong,
                 overflow: overflow(&raw.namespace, NAME),
             },
             error_code: raw.error_code.0,

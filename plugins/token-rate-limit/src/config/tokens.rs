@@ -298,6 +298,7 @@ impl RawTokenRule {
                 .unwrap_or_default(),
             limits: rule::limits(counted, kind),
             written: Vec::new(),
+            can_be_own: true,
             overflow: overflow(&raw.namespace, &self.name),
         })
     }

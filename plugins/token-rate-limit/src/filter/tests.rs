@@ -116,6 +116,7 @@ impl Bench {
         let incoming = Incoming {
             headers: self.host_headers(),
             identity: None,
+            own_limits: OwnLimits::default(),
             path: b"/v1/chat/completions".to_vec(),
             endpoint: Endpoint::of(b"/v1/chat/completions"),
         };

@@ -52,12 +52,12 @@ impl Oracle {
     }
 }
 
-fn limits(rule: usize) -> Vec<Limit> {
-    vec![Limit {
+fn limits(rule: usize) -> Rc<[Limit]> {
+    Rc::new([Limit {
         window: Window::Minute,
         most: LIMITS[rule],
         kind: Kind::FixedWithDebt,
-    }]
+    }])
 }
 
 fn charge(client: u8, rule: usize, amount: u64) -> Charge {
@@ -129,7 +129,7 @@ proptest! {
         let host = ScriptedHost::default();
         let table = Table::for_keys(100);
         let kind = if sliding { Kind::Sliding } else { Kind::FixedWithDebt };
-        let limits = vec![Limit { window: Window::Minute, most: 100, kind }];
+        let limits: Rc<[Limit]> = Rc::new([Limit { window: Window::Minute, most: 100, kind }]);
         let at = START / 60 * 60 + at;
         let ledger = |now| Ledger { table, host: &host, now };
         let held = match ledger(at).charge(vec![Charge { limits: limits.clone(), ..charge(1, 0, 1) }], &mut Oddities::default()).unwrap() {
