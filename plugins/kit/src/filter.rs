@@ -57,7 +57,7 @@ pub trait Exchange<F> {
         RequestStep::unchanged()
     }
 
-    /// What became of the call of [`RequestStep::Call`] or [`RequestStep::EditAndCall`]. Once a call.
+    /// What became of the call of [`RequestStep::Call`]. Once a call.
     fn call_done(&mut self, filter: &mut F, outcome: CallOutcome, host: &dyn Host) -> RequestStep {
         let _ = (filter, outcome, host);
         RequestStep::unchanged()

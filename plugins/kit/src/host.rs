@@ -95,7 +95,8 @@ pub trait Clock {
     fn now(&self) -> Duration;
 }
 
-/// Gives bytes that differ from call to call. Not for secrets: on Kong they come from libc's `random()`.
+/// Gives bytes that differ from call to call and from worker to worker. Not for secrets: on Kong they come from libc's `random()`, which two
+/// gateways may have seeded alike.
 pub trait Entropy {
     /// 16 of them.
     fn random(&self) -> [u8; 16];

@@ -27,9 +27,6 @@ pub enum RequestStep {
     /// The decision needs an answer from somewhere else: make this call, then ask
     /// [`Exchange::call_done`](crate::Exchange::call_done).
     Call(Call),
-    /// The same, changed like this before the call is made. What is changed stays so, whatever the answer is: nginx can't change a
-    /// body once a call has been made.
-    EditAndCall(RequestEdits, Call),
     /// It ends here, with this answer.
     Reply(Reply),
 }

@@ -66,7 +66,7 @@ record! {
         /// Where counters are kept: `local`, shared by all workers of this gateway, or `redis`, shared by all gateways.
         /// (`cluster` needs Kong's database.)
         pub policy: Policy = Policy::Local,
-        /// Let requests pass when counters can't be reached; without it they get 500.
+        /// When counters can't be reached: with Redis let each gateway count by itself, without it let requests pass; `false` refuses them (500).
         pub fault_tolerant: bool = true,
         /// Send no limit headers to clients.
         pub hide_client_headers: bool = false,
@@ -74,7 +74,8 @@ record! {
         pub error_code: ErrorCode = ErrorCode(429),
         /// The message of a refusal by a request limit.
         pub error_message: String = "API rate limit exceeded".to_owned(),
-        /// Seconds between two exchanges with Redis; -1 asks it about each request, and is all that `policy: local` takes.
+        /// Seconds between two exchanges with Redis, 0.02 at least: each gateway decides by itself meanwhile. -1 asks Redis about each request, and is all
+        /// that `policy: local` takes.
         pub sync_rate: SyncRate = SyncRate::EachRequest,
         /// Where Redis is.
         pub redis: Option<RawRedis>,

@@ -52,8 +52,6 @@ pub struct Limiting {
     counts: bool,
     /// The charge of the request limits.
     counted: Vec<Held>,
-    /// The request has been changed already.
-    edited: bool,
     /// What has been reserved, and the answer as far as it has come.
     answering: Option<Answering>,
     /// The limit headers of the answer.

@@ -6,6 +6,7 @@ mod own_limits;
 mod peers;
 mod portable;
 mod races;
+mod redis;
 
 use serde_json::{Value, json};
 use tollgate_harness::profile::{Knobs, Profile};

@@ -26,6 +26,8 @@ pub(crate) struct WasmHost {
     /// By name, in order: a list is looked through as fast as a tree and takes a module less code.
     counters: RefCell<Vec<(String, u32)>>,
     drawn: Cell<u64>,
+    /// What tells this instance's random numbers from those of other workers, once some were drawn.
+    seed: Cell<Option<u128>>,
 }
 
 impl WasmHost {
@@ -194,12 +196,18 @@ impl Clock for RequestHost<'_> {
 
 impl Entropy for RequestHost<'_> {
     fn random(&self) -> [u8; 16] {
-        // WASI's random_get would be one more import that can fail, and on nginx it is no better than this.
+        // The time alone is no good on nginx, which looks at its clock once a millisecond: workers that have drawn as often as each other would draw
+        // alike.
+        let seed = self.host.seed.get().unwrap_or_else(imports::random);
+        self.host.seed.set(Some(seed));
+        let (low, high) = (seed.to_le_bytes(), seed.to_be_bytes());
+        let word = |bytes: [u8; 16]| bytes.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+        let (low, high) = (word(low), word(high));
         let drawn = self.host.drawn.get().wrapping_add(1);
         self.host.drawn.set(drawn);
         let time = imports::now_nanoseconds().unwrap_or_default();
-        let high = mix(time ^ drawn.rotate_left(48));
-        (u128::from(high) << 64 | u128::from(mix(high.wrapping_add(drawn)))).to_le_bytes()
+        let high = mix(time ^ drawn.rotate_left(48) ^ high);
+        (u128::from(high) << 64 | u128::from(mix(high.wrapping_add(drawn) ^ low))).to_le_bytes()
     }
 }
 

@@ -35,6 +35,11 @@ pub(crate) enum Map {
     CallResponse = 6,
 }
 
+#[link(wasm_import_module = "wasi_snapshot_preview1")]
+unsafe extern "C" {
+    fn random_get(bytes: *mut u8, size: usize) -> u32;
+}
+
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
     fn proxy_log(level: u32, message: *const u8, size: usize) -> u32;
@@ -236,6 +241,14 @@ pub(crate) fn now_nanoseconds() -> Result<u64, Status> {
     } else {
         Ok(time)
     }
+}
+
+/// 16 random bytes from WASI; zeros where the host has none.
+pub(crate) fn random() -> u128 {
+    let mut bytes = [0; 16];
+    // SAFETY: the bytes are live and writable.
+    let _ = unsafe { random_get(bytes.as_mut_ptr(), bytes.len()) };
+    u128::from_le_bytes(bytes)
 }
 
 pub(crate) fn set_tick_period(milliseconds: u32) -> Result<(), Status> {

@@ -52,7 +52,7 @@ pub(super) struct Pending {
     pub(super) incoming: Rc<Incoming>,
     /// `None` where only requests are counted.
     pub(super) demand: Option<Demand>,
-    /// To be changed once it is known how; empty where it has been changed.
+    /// To be changed once the answer is there.
     pub(super) body: Vec<u8>,
     pub(super) charges: Vec<Charge>,
     pub(super) id: Key,
@@ -114,7 +114,7 @@ impl Remote {
         }
         self.asking = Some(Asking::Batch);
         // It may have no items: an attempt all the same.
-        let batch = self.outbox.batch(operation(host));
+        let batch = self.outbox.batch(operation(&[], host));
         Some(
             self.redis
                 .merge(self.spelt, &batch.id, &batch.items, now.as_secs()),
@@ -122,9 +122,11 @@ impl Remote {
     }
 }
 
-/// An id that no other operation has. nginx's `random()` alone may run alike in two workers.
-pub(super) fn operation(host: &dyn Host) -> Key {
-    subject::digest(&[&host.random(), &host.now().as_nanos().to_le_bytes()])
+/// An id that no other operation has: two that have one count as one. Randomness alone is not enough for that on nginx, where gateways may
+/// have seeded it alike; what the gateway calls the request, if there is one, helps.
+pub(super) fn operation(request: &[u8], host: &dyn Host) -> Key {
+    let now = host.now().as_nanos().to_le_bytes();
+    subject::digest(&[&host.random(), &now, request])
 }
 
 impl TokenRateLimit {

@@ -85,7 +85,9 @@ impl Limiting {
         host: &dyn Host,
     ) -> RequestStep {
         match filter.remote.as_ref().map(Remote::answers) {
-            Some(true) => self.ask(filter, incoming, body, demand, 0, host),
+            Some(true) if !is_bound_to_change(incoming, body, demand.as_ref(), host) => {
+                self.ask(filter, incoming, body, demand, 0, host)
+            }
             Some(false) if filter.is_decided_elsewhere() => {
                 self.alone(filter, incoming, body, demand, host)
             }
@@ -160,7 +162,7 @@ impl Limiting {
                         return self.admit(filter, incoming, body, admitted, host);
                     }
                     Ok(Admission::Refused(accounts)) => accounts,
-                    Err(_) => return self.unreached_at(filter, incoming, demand, host),
+                    Err(_) => return self.unreached_at(filter, incoming, host),
                 }
             };
             let room = demand
@@ -174,7 +176,7 @@ impl Limiting {
         RequestStep::unchanged()
     }
 
-    /// Asks Redis. What the request is to become is done before, where it does not depend on the answer.
+    /// Asks Redis.
     fn ask(
         &mut self,
         filter: &mut TokenRateLimit,
@@ -188,35 +190,24 @@ impl Limiting {
             Ok(charges) => charges,
             Err(ended) => return ended,
         };
-        let id = remote::operation(host);
+        let request = host.request_id(&incoming.headers).unwrap_or_default();
+        let id = remote::operation(&request, host);
         let Some(remote) = &filter.remote else {
             return self.count_here(filter, incoming, body, demand, host);
         };
         let call = remote
             .redis
             .charge(Spelt::Briefly, &id, &charges, host.now().as_secs());
-        let mut pending = Pending {
+        self.pending = Some(Pending {
             incoming: Rc::clone(incoming),
             demand,
-            body: Vec::new(),
+            body: body.to_vec(),
             charges,
             id,
             clamps,
             spelt: Spelt::Briefly,
-        };
-        let edits = match &pending.demand {
-            Some(demand) if demand.can_be_clamped(&filter.config.metering) => {
-                pending.body = body.to_vec();
-                RequestEdits::default()
-            }
-            Some(demand) if !self.edited => {
-                self.edited = true;
-                edits(incoming, body, demand, host)
-            }
-            _ => RequestEdits::default(),
-        };
-        self.pending = Some(pending);
-        RequestStep::EditAndCall(edits, call)
+        });
+        RequestStep::Call(call)
     }
 
     /// Redis has answered, or has not.
@@ -294,7 +285,7 @@ impl Limiting {
         if filter.config.fault_tolerant && !filter.config.kong {
             self.count_here(filter, incoming, body, demand, host)
         } else {
-            self.unreached_at(filter, incoming, demand, host)
+            self.unreached_at(filter, incoming, host)
         }
     }
 
@@ -303,16 +294,11 @@ impl Limiting {
         &mut self,
         filter: &mut TokenRateLimit,
         incoming: &Incoming,
-        demand: Option<Demand>,
         host: &dyn Host,
     ) -> RequestStep {
         if let Some(ended) = self.unreached(filter, incoming, host) {
             self.release(filter, host);
             return ended;
-        }
-        // It was changed for its usage to be told, which the client may not have asked for.
-        if let Some(demand) = demand.filter(|_| self.edited) {
-            self.answering = Some(Answering::new(demand, Vec::new(), true, false));
         }
         RequestStep::unchanged()
     }
@@ -395,11 +381,7 @@ impl Limiting {
             let each = demand.each.to_string().into_bytes();
             self.lines.push(("X-Tollgate-Max-Tokens".to_owned(), each));
         }
-        let edits = if self.edited {
-            RequestEdits::default()
-        } else {
-            edits(incoming, body, &demand, host)
-        };
+        let edits = edits(incoming, body, &demand, host);
         let cutoff = filter.config.metering.stream_cutoff;
         let can_edit = host.kind() != HostKind::EnvoyHeadersPass;
         self.answering = Some(Answering::new(demand, held, can_edit, cutoff));
@@ -448,6 +430,18 @@ fn edits(incoming: &Incoming, body: &[u8], demand: &Demand, host: &dyn Host) -> 
         .as_ref()
         .and_then(|request| change.apply(body, request));
     edits
+}
+
+/// Whether it is a request on nginx whose body has to be changed. That can't be done around a call: before it nginx forgets that the length has
+/// changed, and after it the worker's instance ends.
+fn is_bound_to_change(
+    incoming: &Incoming,
+    body: &[u8],
+    demand: Option<&Demand>,
+    host: &dyn Host,
+) -> bool {
+    host.kind() == HostKind::Kong
+        && demand.is_some_and(|demand| edits(incoming, body, demand, host).body.is_some())
 }
 
 impl TokenRateLimit {

@@ -249,10 +249,6 @@ impl<F: Filter> Stream<F> {
                     };
                     self.exchange.request_body(filter, body, host)
                 }
-                RequestStep::EditAndCall(edits, call) => match self.edit(host, edits, at) {
-                    Ok(()) => RequestStep::Call(call),
-                    Err(failure) => self.failed(filter, failure, host),
-                },
                 RequestStep::Call(call) => match edits::start(&call) {
                     Some(number) => {
                         self.request = Request::Calling(number);
