@@ -7,6 +7,7 @@ mod header_transform;
 mod hostile;
 mod kit;
 mod limits;
+mod redis;
 mod rotation;
 
 use std::path::Path;

@@ -1,5 +1,6 @@
 //! Counters in Redis: gateways in simulation, a real Redis and a real Webdis.
 
+use std::cell::Cell;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ enum Way {
 struct Site {
     redis: Redis,
     webdis: Arc<Webdis>,
+    gateways: Cell<u64>,
 }
 
 /// One of them.
@@ -39,7 +41,12 @@ impl Site {
     fn start() -> Self {
         let redis = Redis::start().unwrap();
         let webdis = Arc::new(Webdis::start(&redis).unwrap());
-        Self { redis, webdis }
+        let gateways = Cell::new(0);
+        Self {
+            redis,
+            webdis,
+            gateways,
+        }
     }
 
     fn gateway(&self, profile: Profile, config: &Value) -> Gateway {
@@ -49,7 +56,9 @@ impl Site {
         let way = Arc::new(Mutex::new(Way::Open));
         let (webdis, seen) = (Arc::clone(&self.webdis), Arc::clone(&way));
         let mut last = None;
-        let setting = setting(profile, &config).on_call("webdis:7379", move |call| {
+        self.gateways.set(self.gateways.get() + 1);
+        let setting = setting(profile, &config).seed(self.gateways.get());
+        let setting = setting.on_call("webdis:7379", move |call| {
             let way = *seen.lock().unwrap();
             if way == Way::Closed {
                 return Answer::failed(CallFailure::Refused);
@@ -123,8 +132,19 @@ fn one_limit_holds_for_two_gateways() {
                 (got.status(), left)
             })
             .collect();
-        let expected = [(200, "4"), (200, "3"), (200, "2"), (200, "1"), (200, "0"), (429, "0"), (429, "0")];
-        assert_eq!(remaining, expected.map(|(status, left)| (status, left.to_owned())));
+        let expected = [
+            (200, "4"),
+            (200, "3"),
+            (200, "2"),
+            (200, "1"),
+            (200, "0"),
+            (429, "0"),
+            (429, "0"),
+        ];
+        assert_eq!(
+            remaining,
+            expected.map(|(status, left)| (status, left.to_owned()))
+        );
     }
 }
 
@@ -138,9 +158,15 @@ fn tokens_are_charged_before_and_settled_after_for_all_gateways() {
         for gateway in &mut gateways {
             gateway.sim.upstream(|_| usage(7, 13));
         }
-        assert_eq!(left(&gateways[0].sim.send(chat(&json!({})))), 1000 - reserves);
+        assert_eq!(
+            left(&gateways[0].sim.send(chat(&json!({})))),
+            1000 - reserves
+        );
         gateways[0].pass();
-        assert_eq!(left(&gateways[1].sim.send(chat(&json!({})))), 1000 - 20 - reserves);
+        assert_eq!(
+            left(&gateways[1].sim.send(chat(&json!({})))),
+            1000 - 20 - reserves
+        );
         gateways[1].pass();
         assert_eq!(site.used(), Some(40));
     }
@@ -155,7 +181,9 @@ fn a_request_is_changed_although_redis_is_asked() {
         config["default_completion"] = json!(77);
         let mut gateway = site.gateway(profile, &config);
         let body = json!({"model": "m", "stream": true, "messages": []}).to_string();
-        let got = gateway.sim.send(Request::post("/v1/chat/completions").body(body));
+        let got = gateway
+            .sim
+            .send(Request::post("/v1/chat/completions").body(body));
         let sent: Value = serde_json::from_slice(&got.upstream().unwrap().body).unwrap();
         assert_eq!(sent["max_tokens"], 77, "{profile:?}");
         assert_eq!(sent["stream_options"]["include_usage"], true);
@@ -173,7 +201,12 @@ fn both_kinds_of_limits_are_charged_together_or_not_at_all() {
         gateway.sim.upstream(|_| usage(7, 100));
         let ask = |gateway: &mut Gateway| {
             let got = gateway.sim.send(chat(&json!({})));
-            (got.status(), got.header("ratelimit-remaining").unwrap_or_default().to_owned())
+            (
+                got.status(),
+                got.header("ratelimit-remaining")
+                    .unwrap_or_default()
+                    .to_owned(),
+            )
         };
         assert_eq!(ask(&mut gateway), (200, "2".to_owned()));
         assert_eq!(ask(&mut gateway), (200, "1".to_owned()));
@@ -198,7 +231,11 @@ fn a_request_is_clamped_to_what_redis_has_left() {
     gateways[0].pass();
     let got = gateways[1].sim.send(chat(&json!({"max_tokens": 150})));
     got.assert_status(200);
-    let most: u64 = got.header("x-tollgate-max-tokens").unwrap().parse().unwrap();
+    let most: u64 = got
+        .header("x-tollgate-max-tokens")
+        .unwrap()
+        .parse()
+        .unwrap();
     let sent: Value = serde_json::from_slice(&got.upstream().unwrap().body).unwrap();
     assert_eq!(sent["max_tokens"], most);
     assert!((10..90).contains(&most), "{most}");
@@ -265,7 +302,7 @@ fn nobody_waits_for_a_redis_that_does_not_answer() {
     assert!((5..9).contains(&attempts), "{attempts} in 100 s");
     gateway.way(Way::Open);
     gateway.sim.advance(Duration::from_secs(31));
-    assert_eq!(site.used(), None, "its minute is over");
+    assert_eq!(site.used(), Some(0), "its minute is over");
 }
 
 #[test]
@@ -311,7 +348,9 @@ fn a_client_that_leaves_while_redis_is_asked_is_not_charged() {
         let webdis = Arc::clone(&site.webdis);
         gateway.sim.on_call("webdis:7379", move |call| {
             let answer = webdis.post(&call.body);
-            Answer::status(answer.status).body(answer.body).after(Duration::from_millis(100))
+            Answer::status(answer.status)
+                .body(answer.body)
+                .after(Duration::from_millis(100))
         });
         let leaves = gateway.sim.begin(Request::get("/"));
         assert_eq!(site.used(), Some(2));
@@ -329,7 +368,9 @@ fn with_sync_rate_gateways_decide_by_themselves_and_drift_by_one_period() {
         config["sync_rate"] = json!(1);
         let mut gateways = [0, 1].map(|_| site.gateway(profile, &config));
         let ask = |gateway: &mut Gateway, times: usize| {
-            (0..times).filter(|_| gateway.status(Request::get("/")) == 200).count()
+            (0..times)
+                .filter(|_| gateway.status(Request::get("/")) == 200)
+                .count()
         };
         let [first, second] = &mut gateways;
         assert_eq!((ask(first, 5), ask(second, 5)), (5, 5));
@@ -359,7 +400,9 @@ fn a_redis_that_forgets_is_complained_of() {
     let mut gateway = site.gateway(Profile::Envoy, &requests(5));
     gateway.pass();
     assert_eq!(gateway.lines("maxmemory-policy"), 0);
-    let _ = site.redis.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    let _ = site
+        .redis
+        .command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
     let mut gateway = site.gateway(Profile::Envoy, &requests(5));
     gateway.pass();
     assert_eq!(gateway.lines("allkeys-lru"), 1);

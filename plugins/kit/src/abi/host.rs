@@ -201,7 +201,11 @@ impl Entropy for RequestHost<'_> {
         let seed = self.host.seed.get().unwrap_or_else(imports::random);
         self.host.seed.set(Some(seed));
         let (low, high) = (seed.to_le_bytes(), seed.to_be_bytes());
-        let word = |bytes: [u8; 16]| bytes.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+        let word = |bytes: [u8; 16]| {
+            bytes
+                .first_chunk()
+                .map_or(0, |word| u64::from_le_bytes(*word))
+        };
         let (low, high) = (word(low), word(high));
         let drawn = self.host.drawn.get().wrapping_add(1);
         self.host.drawn.set(drawn);
