@@ -2,6 +2,7 @@
 
 pub mod grpc;
 pub mod hostile;
+pub mod traffic;
 
 use std::collections::BTreeMap;
 use std::env;
