@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import OpenAI from "openai";
+import { Ledger, plan, run } from "./ledger.mjs";
 
 const MODEL = "gpt-4.1";
 const MESSAGES = [{ role: "user", content: "Say hello." }];
@@ -13,22 +14,12 @@ const WEATHER = {
 const [baseURL, apiKey, ledgerUrl] = process.argv.slice(2);
 const client = new OpenAI({ baseURL, apiKey, maxRetries: 0, timeout: 20_000 });
 
-let last = 0;
+const ledger = new Ledger(ledgerUrl);
 
-// The ledger's entries since the last look, once every response has ended.
-async function news() {
-  const document = await (await fetch(`${ledgerUrl}?wait=20&since=${last}`)).json();
-  assert.equal(document.open, 0);
-  last = document.last;
-  return document.entries;
-}
-
-const plan = (text) => ({ headers: { "x-mock": text } });
-
-const checks = {
+await run({
   async chat() {
     const completion = await client.chat.completions.create({ model: MODEL, messages: MESSAGES });
-    const [entry] = await news();
+    const [entry] = await ledger.news();
     assert.equal(completion.usage.completion_tokens, entry.completion_tokens);
     assert.equal(completion.usage.prompt_tokens, entry.prompt_tokens);
   },
@@ -41,7 +32,7 @@ const checks = {
     });
     const text = await stream.finalContent();
     const usage = await stream.totalUsage();
-    const [entry] = await news();
+    const [entry] = await ledger.news();
     assert.ok(text.includes("Say hello."));
     assert.equal(usage.total_tokens, entry.prompt_tokens + entry.completion_tokens);
   },
@@ -53,7 +44,7 @@ const checks = {
     const { message, finish_reason } = (await stream.finalChatCompletion()).choices[0];
     assert.equal(finish_reason, "tool_calls");
     assert.deepEqual(JSON.parse(message.tool_calls[0].function.arguments), { city: "text" });
-    await news();
+    await ledger.news();
   },
 
   async responses() {
@@ -61,13 +52,13 @@ const checks = {
     const final = await client.responses.stream({ model: MODEL, input: "Say hello." }).finalResponse();
     assert.equal(final.output_text, whole.output_text);
     assert.equal((await client.responses.retrieve(whole.id)).id, whole.id);
-    await news();
+    await ledger.news();
   },
 
   async embeddings() {
     const answer = await client.embeddings.create({ model: "text-embedding-3-small", input: ["a", "b"] });
     assert.equal(answer.data[1].embedding.length, 1536);
-    await news();
+    await ledger.news();
   },
 
   async errors() {
@@ -77,13 +68,13 @@ const checks = {
     await assert.rejects(ask(plan("reset=before")), OpenAI.APIError);
     const stranger = new OpenAI({ baseURL, apiKey: "sk-wrong", maxRetries: 0 });
     await assert.rejects(stranger.models.list(), OpenAI.AuthenticationError);
-    await news();
+    await ledger.news();
   },
 
   async retries() {
     const told = plan("fail=2; id=node; status=429; retry-after=50ms");
     await client.chat.completions.create({ model: MODEL, messages: MESSAGES }, { ...told, maxRetries: 2 });
-    assert.deepEqual((await news()).map((entry) => entry.status), [429, 429, 200]);
+    assert.deepEqual((await ledger.news()).map((entry) => entry.status), [429, 429, 200]);
   },
 
   async leavesEarly() {
@@ -95,13 +86,8 @@ const checks = {
     for await (const _ of stream) {
       if (++events === 5) break;
     }
-    const [entry] = await news();
+    const [entry] = await ledger.news();
     assert.equal(entry.ended, "client");
     assert.ok(entry.written_tokens >= 4 && entry.written_tokens < entry.completion_tokens);
   },
-};
-
-for (const [name, check] of Object.entries(checks)) {
-  await check();
-  console.log(`${name}: ok`);
-}
+});

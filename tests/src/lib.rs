@@ -3,6 +3,7 @@
 pub mod grpc;
 pub mod hostile;
 pub mod redis;
+pub mod traffic;
 
 use std::collections::BTreeMap;
 use std::env;

@@ -8,9 +8,9 @@ use std::{env, fs};
 
 use serde_json::{Map, Value, json};
 use tollgate_harness::engine::Module;
-use tollgate_harness::profile::{Knobs, Profile};
-use tollgate_harness::sim::{Answer, Request, Response, Sim};
+use tollgate_harness::sim::{Request, Response, Sim};
 use tollgate_harness::vm::Cost;
+use tollgate_tests::traffic::{NO_KEY, chat, request, simulation, tell_usage, token_rules};
 use tollgate_tests::{consumers, load, module, root};
 
 /// How far a figure may be from the golden one, in hundredths of it.
@@ -32,52 +32,8 @@ fn configuration(more: Value) -> Value {
     configuration
 }
 
-/// A request with 20 headers, as a browser's client sends them behind two proxies; `key` is the last one.
-fn request(method: &str, key: Option<&str>) -> Request {
-    let lines = [
-        ("accept", "application/json"),
-        ("accept-encoding", "gzip, deflate, br"),
-        ("accept-language", "en-GB,en;q=0.9"),
-        ("cache-control", "no-cache"),
-        ("content-type", "application/json"),
-        ("origin", "https://app.example.com"),
-        ("pragma", "no-cache"),
-        ("referer", "https://app.example.com/chat"),
-        ("sec-fetch-mode", "cors"),
-        (
-            "traceparent",
-            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-        ),
-        ("user-agent", "OpenAI/Python 2.8.0"),
-        ("x-forwarded-for", "203.0.113.7, 10.0.0.2"),
-        ("x-forwarded-port", "443"),
-        ("x-forwarded-proto", "https"),
-        ("x-request-id", "2f9d3f6c-8d0d-4a52-b7c5-0c1b5c0f3a11"),
-        ("x-stainless-arch", "x64"),
-        ("x-stainless-lang", "python"),
-        ("x-stainless-os", "Linux"),
-        ("x-stainless-runtime", "CPython"),
-    ];
-    let request = Request::new(method, "/v1/chat/completions");
-    let request = lines.into_iter().fold(request, |request, (name, value)| {
-        request.header(name, value)
-    });
-    match key {
-        Some(key) => request.header("apikey", key.to_owned()),
-        None => request.header("x-stainless-async", "false"),
-    }
-}
-
-fn simulation(module: &Module, configuration: &Value) -> Sim {
-    let knobs = Knobs {
-        headers_stop_iteration: true,
-        ..Knobs::default()
-    };
-    Sim::of(Profile::Envoy)
-        .knobs(knobs)
-        .filter(module, configuration)
-        .start()
-        .unwrap()
+fn keyed(method: &str, key: &str) -> Request {
+    request(method, ("apikey", key))
 }
 
 /// The cost of a request after a first one like it.
@@ -101,18 +57,15 @@ fn key_auth_figures() -> Value {
         "word ".repeat(400)
     );
     let requests = BTreeMap::from([
-        (
-            "key in a header",
-            cost(&mut plain, &request("GET", Some(KEY)), 200),
-        ),
-        ("no key", cost(&mut plain, &request("GET", None), 401)),
+        ("key in a header", cost(&mut plain, &keyed("GET", KEY), 200)),
+        ("no key", cost(&mut plain, &request("GET", NO_KEY), 401)),
         (
             "wrong key",
-            cost(&mut plain, &request("GET", Some("sk-wrong")), 401),
+            cost(&mut plain, &keyed("GET", "sk-wrong"), 401),
         ),
         (
             "key in a JSON body of 2 KB",
-            cost(&mut body, &request("POST", None).body(json_body), 200),
+            cost(&mut body, &request("POST", NO_KEY).body(json_body), 200),
         ),
     ]);
     json!({
@@ -202,7 +155,7 @@ fn body_rules(compat: &str) -> Value {
 }
 
 /// A chat request of 32 KB.
-fn chat() -> String {
+fn chat_of_32_kb() -> String {
     let message = json!({"role": "user", "content": "word ".repeat(190)});
     let messages: Vec<_> = std::iter::repeat_n(message, 33).collect();
     json!({"model": "gpt-4o", "debug": true, "input": "x", "tags": ["a"], "temperature": 0.7, "messages": messages}).to_string()
@@ -217,10 +170,10 @@ fn header_transform_figures() -> Value {
         &module,
         &json!({"host": "envoy", "response": {"remove": {"headers": ["server"]}}}),
     );
-    let debugged = request("GET", None).header("x-internal-debug", "1");
-    let chat = chat();
+    let debugged = request("GET", NO_KEY).header("x-internal-debug", "1");
+    let chat = chat_of_32_kb();
     assert!((32_000..33_000).contains(&chat.len()), "{}", chat.len());
-    let post = request("POST", None).body(chat);
+    let post = request("POST", NO_KEY).body(chat);
     let requests = BTreeMap::from([
         ("3 header rules", cost(&mut headers, &debugged, 200)),
         (
@@ -243,27 +196,11 @@ fn header_transform_figures() -> Value {
 
 /// A simulation of token-rate-limit with so many token rules, whose upstream answers with usage.
 fn limiting(module: &Module, rules: usize) -> Sim {
-    let rules: Vec<_> = (0..rules)
-        .map(|rule| json!({"name": format!("rule-{rule}"), "by": ["ip"], "minute": 1_000_000, "day": 100_000_000}))
-        .collect();
+    let rules = token_rules(rules, "ip");
     let configuration =
         json!({"host": "envoy", "minute": 1_000_000, "limit_by": "ip", "tokens": rules});
     let mut sim = simulation(module, &configuration);
-    sim.upstream(|request| {
-        let streamed = request.body.windows(8).any(|window| window == b"\"stream\"");
-        if !streamed {
-            let body = r#"{"object":"chat.completion","choices":[],"usage":{"prompt_tokens":100,"completion_tokens":200}}"#;
-            return Answer::status(200).body(body);
-        }
-        let event = |inner: &str| format!("data: {{\"object\":\"chat.completion.chunk\",\"model\":\"gpt-4.1\",{inner}}}\n\n");
-        let word = event(r#""choices":[{"index":0,"delta":{"content":"word "}}]"#);
-        let usage = event(r#""choices":[],"usage":{"prompt_tokens":100,"completion_tokens":200}"#);
-        let mut events = vec![word; 199];
-        events.extend([usage, "data: [DONE]\n\n".to_owned()]);
-        Answer::status(200)
-            .header("content-type", "text/event-stream")
-            .streamed(&events)
-    });
+    tell_usage(&mut sim);
     sim
 }
 
@@ -271,15 +208,8 @@ fn token_rate_limit_figures() -> Value {
     let module = load("token_rate_limit");
     let [mut none, mut one, mut five, mut twenty] =
         [0, 1, 5, 20].map(|rules| limiting(&module, rules));
-    let get = request("GET", None);
-    let chat = |more: &str| {
-        let text = "word ".repeat(80);
-        let body = format!(
-            r#"{{"model":"gpt-4.1","max_tokens":200{more},"messages":[{{"role":"user","content":"{text}"}}]}}"#
-        );
-        request("POST", None).body(body)
-    };
-    let (whole, streamed) = (chat(""), chat(r#","stream":true"#));
+    let get = request("GET", NO_KEY);
+    let (whole, streamed) = (chat("", NO_KEY), chat(r#","stream":true"#, NO_KEY));
     let requests = BTreeMap::from([
         ("request limit", cost(&mut none, &get, 200)),
         ("and 1 token rule", cost(&mut one, &whole, 200)),
@@ -310,7 +240,7 @@ fn key_auth_is_as_small_as_promised() {
     assert!(size <= LARGEST_MODULE, "the module has {size} bytes");
     let module = load("key_auth");
     let mut sim = simulation(&module, &configuration(json!({})));
-    cost(&mut sim, &request("GET", Some(KEY)), 200);
+    cost(&mut sim, &keyed("GET", KEY), 200);
     let memory = sim.worker().memory_bytes() as u64;
     assert!(
         memory <= LARGEST_MEMORY,

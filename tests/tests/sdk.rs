@@ -1,7 +1,6 @@
 //! The providers' own clients, unchanged: straight to the mock provider, so that its answers are what their types
-//! demand, and through the shipped key-auth module in `tollgate serve` and in a real Envoy.
+//! demand, through the shipped key-auth module in `tollgate serve` and in a real Envoy, and against limits there.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -21,14 +20,15 @@ struct Client {
 }
 
 impl Client {
-    fn python(provider: &str) -> Self {
+    /// A script by its name without the end: `openai_client`.
+    fn python(script: &str) -> Self {
         Self {
             program: python(),
-            script: root().join(format!("tests/python/{provider}_client.py")),
+            script: root().join(format!("tests/python/{script}.py")),
         }
     }
 
-    fn node() -> Self {
+    fn node(script: &str) -> Self {
         let package = root().join("tests/node-sdk");
         assert!(
             package.join("node_modules/openai").is_dir(),
@@ -36,23 +36,28 @@ impl Client {
         );
         Self {
             program: PathBuf::from("node"),
-            script: package.join("openai_client.mjs"),
+            script: package.join(format!("{script}.mjs")),
         }
     }
 
     /// Runs the script against a base URL, next to the ledger of the provider behind it.
     fn run(&self, base_url: &str, provider: &MockLlm) {
+        self.run_with(&[base_url, KEY], provider);
+    }
+
+    /// Runs the script with these arguments and the URL of the provider's ledger.
+    fn run_with(&self, arguments: &[&str], provider: &MockLlm) {
         let ledger = format!("http://{}/ledger", provider.address());
-        let arguments = [self.script.as_os_str(), OsStr::new(base_url)];
         let ran = Command::new(&self.program)
+            .arg(&self.script)
             .args(arguments)
-            .args([KEY, &ledger])
+            .arg(ledger)
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .output()
             .unwrap_or_else(|error| panic!("{}: {error}", self.program.display()));
         assert!(
             ran.status.success(),
-            "{} at {base_url}:\n{}{}",
+            "{} with {arguments:?}:\n{}{}",
             self.script.display(),
             String::from_utf8_lossy(&ran.stdout),
             String::from_utf8_lossy(&ran.stderr)
@@ -86,6 +91,53 @@ impl Client {
         self.run(&base_url, &provider);
         gateway.shutdown();
     }
+
+    /// Runs a script against three gateways with limits, in one Envoy: a wide limit, room for one request in four seconds, and streams that
+    /// end when they have used 20 completion tokens.
+    fn meets_limits(&self) {
+        let provider = MockLlm::start(Settings::default()).unwrap();
+        let gateways = [
+            ("wide", json!({"year": 100_000}), json!({"year": 1_000_000})),
+            (
+                "tight",
+                json!({}),
+                json!({"window_seconds": 4, "limit": 130}),
+            ),
+            (
+                "cut",
+                json!({"stream_cutoff": true, "default_completion": 20}),
+                json!({"year": 1_000_000}),
+            ),
+        ];
+        let listener = |(name, more, limits): &(&str, Value, Value)| {
+            let rule = merged(json!({"name": "all", "by": ["ip"]}), limits);
+            let config = json!({"host": "envoy", "error_format": "openai", "limit_by": "ip", "tokens": [rule]});
+            Listener {
+                name: (*name).to_owned(),
+                filters: vec![Filter {
+                    name: "token-rate-limit".to_owned(),
+                    module: module("token_rate_limit"),
+                    configuration: merged(config, more).to_string(),
+                    vm_id: (*name).to_owned(),
+                }],
+                upstream: provider.address(),
+                proxy_protocol: false,
+            }
+        };
+        let listeners: Vec<_> = gateways.iter().map(listener).collect();
+        let envoy = Envoy::start(&envoy::find().unwrap(), &listeners, 2).unwrap();
+        let base_urls =
+            gateways.map(|(name, ..)| format!("http://{}/v1", envoy.address(name).unwrap()));
+        self.run_with(&base_urls.each_ref().map(String::as_str), &provider);
+        let log = envoy.log().unwrap();
+        assert!(!log.contains("[critical]"), "{log}");
+    }
+}
+
+fn merged(mut object: Value, more: &Value) -> Value {
+    let fields = object.as_object_mut().unwrap();
+    fields.extend(more.as_object().unwrap().clone());
+    object
 }
 
 /// Keys where each provider's client puts them.
@@ -101,42 +153,42 @@ fn key_auth(error_format: &str) -> Value {
 
 #[test]
 fn openais_client_for_python_works_without_a_gateway() {
-    Client::python("openai").works_without_a_gateway();
+    Client::python("openai_client").works_without_a_gateway();
 }
 
 #[test]
 fn openais_client_for_python_works_behind_tollgate_serve() {
-    Client::python("openai").works_behind_tollgate_serve();
+    Client::python("openai_client").works_behind_tollgate_serve();
 }
 
 #[test]
 fn openais_client_for_node_works_without_a_gateway() {
-    Client::node().works_without_a_gateway();
+    Client::node("openai_client").works_without_a_gateway();
 }
 
 #[test]
 fn openais_client_for_node_works_behind_tollgate_serve() {
-    Client::node().works_behind_tollgate_serve();
+    Client::node("openai_client").works_behind_tollgate_serve();
 }
 
 #[test]
 fn anthropics_client_works_without_a_gateway() {
-    Client::python("anthropic").works_without_a_gateway();
+    Client::python("anthropic_client").works_without_a_gateway();
 }
 
 #[test]
 fn anthropics_client_works_behind_tollgate_serve() {
-    Client::python("anthropic").works_behind_tollgate_serve();
+    Client::python("anthropic_client").works_behind_tollgate_serve();
 }
 
 #[test]
 fn googles_client_works_without_a_gateway() {
-    Client::python("gemini").works_without_a_gateway();
+    Client::python("gemini_client").works_without_a_gateway();
 }
 
 #[test]
 fn googles_client_works_behind_tollgate_serve() {
-    Client::python("gemini").works_behind_tollgate_serve();
+    Client::python("gemini_client").works_behind_tollgate_serve();
 }
 
 #[test]
@@ -156,8 +208,18 @@ fn openais_client_works_behind_envoy_and_understands_both_forms_of_refusal() {
         };
         let envoy = Envoy::start(&envoy::find().unwrap(), &[listener], 1).unwrap();
         let base_url = format!("http://{}/v1", envoy.address("llm").unwrap());
-        Client::python("openai").run(&base_url, &provider);
+        Client::python("openai_client").run(&base_url, &provider);
         let reloads = envoy.stats("vm_reload").unwrap();
         assert!(reloads.values().all(|count| *count == 0), "{reloads:?}");
     }
+}
+
+#[test]
+fn openais_client_for_python_understands_limits_and_waits_as_told() {
+    Client::python("openai_limits").meets_limits();
+}
+
+#[test]
+fn openais_client_for_node_understands_limits_and_waits_as_told() {
+    Client::node("openai_limits").meets_limits();
 }
