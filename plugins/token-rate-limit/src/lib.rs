@@ -18,6 +18,7 @@
 //! | `rule` | what a rule counts, for which requests |
 //! | [`window`], [`counter`] | calendar and counts, as functions of bytes and time |
 //! | `ledger` | counters in shared data, several at once |
+//! | [`lease`] | requests under way at once |
 //! | `metering` | what a request may use, and what it has used |
 //! | `headers` | what clients are told |
 //! | `filter` | the phases |
@@ -51,6 +52,7 @@ pub mod counter;
 pub mod decimal;
 mod filter;
 mod headers;
+pub mod lease;
 mod ledger;
 mod metering;
 mod path;
@@ -60,8 +62,8 @@ pub mod window;
 
 pub use config::{
     Amount, Compat, Config, ErrorCode, Globs, LimitBy, LimitHeaders, Matched, OnLimit, Origin,
-    Path, Policy, Positive, RawConfig, RawMatch, RawPrice, RawRedis, RawTokenRule, SyncRate,
-    Unmetered, Unreadable,
+    Path, Policy, Positive, RawConcurrency, RawConfig, RawMatch, RawPrice, RawRedis, RawTokenRule,
+    SyncRate, Unmetered, Unreadable,
 };
 pub use filter::{Limiting, TokenRateLimit};
 pub use rule::{Ending, Unit};

@@ -78,6 +78,33 @@ pub(crate) struct Rule {
     pub(crate) overflow: Key,
 }
 
+/// A rule of how many requests there may be at once.
+#[derive(Clone, Debug)]
+pub(crate) struct Concurrency {
+    pub(crate) name: String,
+    pub(crate) by: Vec<Part>,
+    pub(crate) matching: Matching,
+    pub(crate) limit: u64,
+    /// How long a request counts of which nothing is heard, in seconds.
+    pub(crate) ttl: u64,
+    /// The entry that keys share which found no room.
+    pub(crate) overflow: Key,
+}
+
+impl Concurrency {
+    /// Whether it takes the body to know whom it counts, or whether it is for a request at all.
+    pub(crate) fn reads_body(&self) -> bool {
+        let told = |part: &Part| matches!(part, Part::Model | Part::Provider);
+        self.by.iter().any(told) || !self.matching.model.is_empty()
+    }
+
+    /// The limit for a consumer with this metadata: `limits.<rule>.limit` there, in place of the rule's own.
+    pub(crate) fn limit_of(&self, metadata: Option<&str>) -> u64 {
+        let own = own_limits(metadata, &self.name).and_then(|own| own_limit(own, "limit"));
+        own.map_or(self.limit, Decimal::ceil)
+    }
+}
+
 /// Which requests a rule is for. What is not given matches everything.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Matching {
@@ -138,20 +165,11 @@ impl Rule {
     /// The limits for a consumer with this metadata: those under `limits.<rule>` there, by the names of the windows, in place of the
     /// rule's own. `window_seconds` of the rule is `limit` there. A value that is no limit leaves the rule's own in force.
     pub(crate) fn limits_of(&self, metadata: Option<&str>) -> Cow<'_, [Limit]> {
-        let parsed = metadata.and_then(|text| Value::parse(text.as_bytes()).ok());
-        let Some(own) = parsed
-            .and_then(|value| value.member("limits"))
-            .and_then(|limits| limits.member(&self.name))
-        else {
+        let Some(own) = own_limits(metadata, &self.name) else {
             return Cow::Borrowed(&self.limits);
         };
         let limits = self.limits.iter().map(|limit| {
-            let most = own.member(member_of(limit.window)).and_then(|value| {
-                let JsonKind::Number(text) = value.kind() else {
-                    return None;
-                };
-                Decimal::parse(text).ok()
-            });
+            let most = own_limit(own, member_of(limit.window));
             Limit {
                 most: most.map_or(limit.most, |most| self.unit.counted(most)),
                 ..*limit
@@ -159,6 +177,20 @@ impl Rule {
         });
         Cow::Owned(limits.collect())
     }
+}
+
+/// What a consumer's metadata has under `limits.<rule>`.
+fn own_limits<'m>(metadata: Option<&'m str>, rule: &str) -> Option<Value<'m>> {
+    let metadata = Value::parse(metadata?.as_bytes()).ok()?;
+    metadata.member("limits")?.member(rule)
+}
+
+/// The limit in a member of it; `None` for what is no limit.
+fn own_limit(own: Value<'_>, member: &str) -> Option<Decimal> {
+    let JsonKind::Number(text) = own.member(member)?.kind() else {
+        return None;
+    };
+    Decimal::parse(text).ok()
 }
 
 /// The field of a configuration that limits this window.

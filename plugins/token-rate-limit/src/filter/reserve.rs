@@ -60,6 +60,9 @@ impl Limiting {
             }
             Reading::Metered(demand) => *demand,
         };
+        if let Some(ended) = self.take_leases(filter, incoming, Some(&demand), host) {
+            return ended;
+        }
         self.reserve(filter, incoming, body, demand, host)
     }
 
