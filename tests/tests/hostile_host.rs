@@ -58,7 +58,9 @@ const TOKEN_RATE_LIMIT: &[&[u8]] = &[
     br#"{"host":"kong","compat":"kong","limit_by":"header","header_name":"etag","second":1,"fault_tolerant":false,
         "tokens":[{"name":"a","count":"completion","by":["route","service"],"second":10}],"exact":true,"unmetered":"estimate","unreadable":"estimate"}"#,
     br#"{"trust_identity_headers":true,"max_counters":1,"tokens":[{"name":"a","match":{"model":"x*","headers":{"etag":"?"}},"limit":0},{"name":"b","year":1}]}"#,
-    br#"{"minute":1,"shadow":true,"host":"envoy-headers-pass","tokens":[{"name":"a","count":"requests","minute":1}]}"#,
+    br#"{"host":"envoy","concurrency":[{"name":"a","by":["header:etag"],"limit":2,"ttl_seconds":1},{"name":"b","by":["model"],"limit":1},
+        {"name":"c","match":{"headers":{"etag":"x*"}},"limit":0}],"fault_tolerant":false}"#,
+    br#"{"minute":1,"shadow":true,"host":"envoy-headers-pass","concurrency":[{"name":"c","limit":1}],"tokens":[{"name":"a","count":"requests","minute":1}]}"#,
 ];
 
 const PROBE: &[&[u8]] = &[

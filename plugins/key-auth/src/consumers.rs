@@ -1,11 +1,11 @@
 //! The `consumers` list as it is written, read straight into a [`Directory`].
 
 use crate::config::non_empty;
-use crate::digest::Digest;
 use crate::directory::{Clash, Directory, NewConsumer, NewCredential};
 use crate::timestamp::Timestamp;
 use std::borrow::Cow;
 use tollgate_kit::config::{Field, Reader, elements_of};
+use tollgate_kit::digest::Digest;
 use tollgate_kit::json::{Kind, Value};
 #[cfg(not(target_family = "wasm"))]
 use tollgate_kit::schema::{Json, Object, list_of, of_type};

@@ -4,9 +4,9 @@
 //! directory costs none that could be felt. Look-ups take the same time for any number of credentials; a digest is compared
 //! whole, whatever differs.
 
-use crate::digest::Digest;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
+use tollgate_kit::digest::Digest;
 use tollgate_kit::identity::Identity;
 use tollgate_kit::json::Value;
 

@@ -1,12 +1,12 @@
 //! The phases: search, look up, decide.
 
 use crate::config::{Config, Rules};
-use crate::digest::Digest;
 use crate::directory::{Directory, Owner};
 use crate::poll::{News, Poll, TICK};
 use crate::search::{Request, Search};
 use std::borrow::Cow;
 use std::time::Duration;
+use tollgate_kit::digest::Digest;
 use tollgate_kit::headers::HeaderMap;
 use tollgate_kit::host::{Failure, Host, HostKind, Level};
 use tollgate_kit::identity::Identity;

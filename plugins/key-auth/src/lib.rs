@@ -54,7 +54,6 @@
 
 mod config;
 mod consumers;
-mod digest;
 mod directory;
 mod filter;
 mod payload;

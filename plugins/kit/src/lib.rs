@@ -42,6 +42,7 @@
 
 pub mod args;
 pub mod config;
+pub mod digest;
 pub mod headers;
 pub mod host;
 pub mod identity;

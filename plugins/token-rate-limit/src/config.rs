@@ -1,10 +1,12 @@
 //! The configuration: Kong's fields, and Tollgate's own.
 
+mod concurrency;
 mod number;
 mod redis;
 mod requests;
 mod tokens;
 
+pub use concurrency::RawConcurrency;
 pub use number::{Amount, Positive};
 pub use redis::{Dialect, Front, RawFront, RawRedis, SyncRate};
 pub use requests::{ErrorCode, LimitBy, Path, Policy};
@@ -12,7 +14,7 @@ pub use tokens::{
     Globs, Matched, OnLimit, Origin, RawMatch, RawPrice, RawTokenRule, Unmetered, Unreadable,
 };
 
-use crate::rule::Rule;
+use crate::rule::{Concurrency, Rule};
 use crate::subject;
 use requests::Requests;
 use tollgate_kit::config::{Configuration, HeaderName, Reader, Table as Named};
@@ -99,6 +101,8 @@ record! {
         pub redis_server_name: Option<String>,
         /// Limits in tokens and money. All that match a request hold, together with the request limits above.
         pub tokens: Vec<RawTokenRule> = Vec::new(),
+        /// How many requests may be under way at once, by each gateway, whatever the policy. All that match a request hold.
+        pub concurrency: Vec<RawConcurrency> = Vec::new(),
         /// What a million tokens cost, by model; `*` and `?` are wild, the most specific pattern counts.
         pub pricing: Named<RawPrice> = Named(Vec::new()),
         /// The price of a model that `pricing` does not name. Left out, such a model is refused (400) where a rule counts cost.
@@ -153,6 +157,7 @@ record! {
 pub struct Config {
     pub(crate) requests: Option<Requests>,
     pub(crate) tokens: Vec<Rule>,
+    pub(crate) concurrency: Vec<Concurrency>,
     pub(crate) metering: Metering,
     pub(crate) table: Table,
     pub(crate) namespace: String,
@@ -194,10 +199,11 @@ impl Configuration for Config {
         let requests = Requests::validate(&raw, kong, reader);
         let tokens = tokens::rules(&raw, reader);
         let redis = redis::front(&raw, reader);
-        if tokens.is_empty() && requests.is_none() && reader.is_clean() {
+        let concurrency = concurrency::rules(&raw, reader);
+        if tokens.is_empty() && concurrency.is_empty() && requests.is_none() && reader.is_clean() {
             reader.error(
                 "at least one of these fields must be non-empty: 'config.second', 'config.minute', 'config.hour', 'config.day', \
-                 'config.month', 'config.year', 'config.tokens'",
+                 'config.month', 'config.year', 'config.tokens', 'config.concurrency'",
             );
         }
         let max_counters = u32::try_from(raw.max_counters)
@@ -213,7 +219,8 @@ impl Configuration for Config {
                 reader.error("length must be at most 100")
             });
         }
-        if raw.host.is_none() && !tokens.is_empty() {
+        let reads_bodies = !tokens.is_empty() || concurrency.iter().any(Concurrency::reads_body);
+        if raw.host.is_none() && reads_bodies {
             reader.member("host", |reader| {
                 reader.warn("say where the filter runs (envoy, envoy-headers-pass or kong): reading bodies depends on it");
             });
@@ -241,6 +248,7 @@ impl Configuration for Config {
         Some(Config {
             requests,
             tokens,
+            concurrency,
             metering: metering?,
             table: Table::for_keys(max_counters?),
             namespace: raw.namespace,

@@ -5,9 +5,11 @@ mod learned;
 mod remote;
 mod reply;
 mod reserve;
+mod tenancy;
 
 use crate::config::{Config, LimitHeaders};
 use crate::headers::{self, Line};
+use crate::lease::Tenancy;
 use crate::ledger::{Account, Admission, Charge, Held, Ledger, Oddities};
 use crate::metering::Demand;
 use crate::own_limits::OwnLimits;
@@ -50,6 +52,8 @@ pub struct Limiting {
     pending: Option<Pending>,
     /// The request limits have been seen to.
     counts: bool,
+    /// What it holds as long as it is under way.
+    leases: Vec<Tenancy>,
     /// The charge of the request limits.
     counted: Vec<Held>,
     /// What has been reserved, and the answer as far as it has come.
@@ -131,6 +135,11 @@ impl Filter for TokenRateLimit {
             help: "Tokens used beyond what was reserved.",
         },
         Metric {
+            name: "tollgate_token_rate_limit_leases",
+            labels: &["event"],
+            help: "Leases of concurrent requests: renewed (half of their time had passed), left (counters out of reach: they end by themselves).",
+        },
+        Metric {
             name: "tollgate_token_rate_limit_counters",
             labels: &["event"],
             help: "What counters met with: damaged, overflowed, taken_back, lost (an update made again: another worker was faster).",
@@ -205,7 +214,7 @@ impl TokenRateLimit {
         Charge {
             rule: place,
             key: client.key(
-                [&self.config.namespace, &rule.name],
+                &[&self.config.namespace, &rule.name],
                 &rule.by,
                 !self.config.kong,
             ),
@@ -218,28 +227,7 @@ impl TokenRateLimit {
     fn make(&mut self, charges: Vec<Charge>, host: &dyn Host) -> Result<Admission, Failure> {
         let mut oddities = Oddities::default();
         let admission = self.ledger(host).charge(charges, &mut oddities);
-        for (metric, count) in [
-            (
-                "tollgate_token_rate_limit_counters;event=damaged",
-                oddities.damaged,
-            ),
-            (
-                "tollgate_token_rate_limit_counters;event=overflowed",
-                oddities.overflowed,
-            ),
-            (
-                "tollgate_token_rate_limit_counters;event=taken_back",
-                oddities.taken_back,
-            ),
-            (
-                "tollgate_token_rate_limit_counters;event=lost",
-                oddities.lost,
-            ),
-        ] {
-            if count > 0 {
-                host.count(metric, count);
-            }
-        }
+        oddities.count(host);
         self.reached(admission.is_ok(), host);
         if let Ok(Admission::Admitted(held, _)) = &admission {
             self.note_charged(held);
@@ -278,6 +266,30 @@ impl TokenRateLimit {
 
     fn shows(&self, headers: LimitHeaders) -> bool {
         self.config.limit_headers.contains(&headers)
+    }
+}
+
+impl Oddities {
+    fn count(self, host: &dyn Host) {
+        for (metric, count) in [
+            (
+                "tollgate_token_rate_limit_counters;event=damaged",
+                self.damaged,
+            ),
+            (
+                "tollgate_token_rate_limit_counters;event=overflowed",
+                self.overflowed,
+            ),
+            (
+                "tollgate_token_rate_limit_counters;event=taken_back",
+                self.taken_back,
+            ),
+            ("tollgate_token_rate_limit_counters;event=lost", self.lost),
+        ] {
+            if count > 0 {
+                host.count(metric, count);
+            }
+        }
     }
 }
 
@@ -401,6 +413,7 @@ impl Limiting {
 
     /// Takes back what was charged for a request that does not go on.
     fn release(&mut self, filter: &mut TokenRateLimit, host: &dyn Host) {
+        self.release_leases(filter, host);
         if let Some(pending) = self.pending.take() {
             filter.forget(&pending, host);
         }
@@ -440,18 +453,24 @@ impl Exchange<TokenRateLimit> for Limiting {
             identity,
             path,
         });
+        if let Some(ended) = self.take_leases(filter, &incoming, None, host) {
+            return ended;
+        }
         if !filter.is_decided_elsewhere()
             && let Some(ended) = self.count(filter, &incoming, host)
         {
+            self.release_leases(filter, host);
             return ended;
         }
         let read = incoming.client(filter, None, host);
         // A rule that matches some models may match this one: the body tells.
-        let any = filter
-            .config
-            .tokens
-            .iter()
-            .any(|rule| rule.matching.matches_but_for_model(&read));
+        let tokens = filter.config.tokens.iter().map(|rule| &rule.matching);
+        let concurrency = filter.config.concurrency.iter();
+        let any = concurrency
+            .filter(|rule| rule.reads_body())
+            .map(|rule| &rule.matching)
+            .chain(tokens)
+            .any(|matching| matching.matches_but_for_model(&read));
         if !any {
             return self.charge(filter, &incoming, &[], None, host);
         }
@@ -530,10 +549,12 @@ impl Exchange<TokenRateLimit> for Limiting {
                 HeaderEdit::Set(name, value)
             });
         }
-        let Some(answering) = &mut self.answering else {
-            return ResponseStep::Continue(edits);
+        self.renew_leases(filter, host);
+        let step = match &mut self.answering {
+            Some(answering) => answering.begin(edits, host),
+            None => ResponseStep::Continue(edits),
         };
-        answering.begin(edits, host)
+        self.watched(step)
     }
 
     fn response_chunk(
@@ -541,8 +562,9 @@ impl Exchange<TokenRateLimit> for Limiting {
         filter: &mut TokenRateLimit,
         chunk: &[u8],
         end: bool,
-        _host: &dyn Host,
+        host: &dyn Host,
     ) -> StreamStep {
+        self.renew_leases(filter, host);
         match &mut self.answering {
             Some(answering) => answering.chunk(filter, chunk, end),
             None => StreamStep::Pass,
@@ -554,8 +576,9 @@ impl Exchange<TokenRateLimit> for Limiting {
         filter: &mut TokenRateLimit,
         chunk: &[u8],
         end: bool,
-        _host: &dyn Host,
+        host: &dyn Host,
     ) {
+        self.renew_leases(filter, host);
         if let Some(answering) = &mut self.answering {
             let _ = answering.chunk(filter, chunk, end);
         }
@@ -568,6 +591,7 @@ impl Exchange<TokenRateLimit> for Limiting {
         if let Some(answering) = self.answering.take() {
             answering.settle(filter, host);
         }
+        self.release_leases(filter, host);
     }
 }
 

@@ -9,7 +9,7 @@
 use crate::counter::{self, Limit, Settlement, Standing, Total, Verdict};
 use std::rc::Rc;
 use tollgate_kit::host::{Failure, SharedData};
-use tollgate_kit::store::{Key, Place, Table};
+use tollgate_kit::store::{Key, Place, Table, Updated};
 
 /// What a request is to be charged by one rule.
 #[derive(Clone, Debug)]
@@ -88,6 +88,17 @@ pub(crate) struct Oddities {
     pub(crate) lost: u64,
 }
 
+impl Oddities {
+    /// Counts what an update met with.
+    pub(crate) fn note<T>(&mut self, updated: &Updated<T>) {
+        self.damaged = self.damaged.saturating_add(u64::from(updated.damaged));
+        let overflowed = u64::from(updated.place.is_overflow());
+        self.overflowed = self.overflowed.saturating_add(overflowed);
+        let lost = u64::try_from(updated.lost).unwrap_or(u64::MAX);
+        self.lost = self.lost.saturating_add(lost);
+    }
+}
+
 /// The counters, at one moment.
 pub(crate) struct Ledger<'h, H: SharedData + ?Sized> {
     pub(crate) table: Table,
@@ -147,13 +158,7 @@ impl<H: SharedData + ?Sized> Ledger<'_, H> {
             self.now,
             |payload| counter::charge(payload, &charge.limits, charge.amount, self.now),
         )?;
-        oddities.damaged = oddities.damaged.saturating_add(u64::from(updated.damaged));
-        oddities.overflowed = oddities
-            .overflowed
-            .saturating_add(u64::from(updated.place.is_overflow()));
-        oddities.lost = oddities
-            .lost
-            .saturating_add(u64::try_from(updated.lost).unwrap_or(u64::MAX));
+        oddities.note(&updated);
         Ok((updated.place, updated.result))
     }
 

@@ -20,6 +20,7 @@
 //! | [`window`], [`counter`] | calendar and counts, as functions of bytes and time |
 //! | `ledger` | counters in shared data, several at once |
 //! | `redis`, `outbox`, `breaker` | counters in Redis: what is asked and told, what is still to be told, when not to ask |
+//! | [`lease`] | requests under way at once |
 //! | `metering` | what a request may use, and what it has used |
 //! | `headers` | what clients are told |
 //! | `filter` | the phases |
@@ -54,6 +55,7 @@ pub mod counter;
 pub mod decimal;
 mod filter;
 mod headers;
+pub mod lease;
 mod ledger;
 mod metering;
 mod outbox;
@@ -66,8 +68,8 @@ pub mod window;
 
 pub use config::{
     Amount, Compat, Config, Dialect, ErrorCode, Globs, LimitBy, LimitHeaders, Matched, OnLimit,
-    Origin, Path, Policy, Positive, RawConfig, RawFront, RawMatch, RawPrice, RawRedis,
-    RawTokenRule, SyncRate, Unmetered, Unreadable,
+    Origin, Path, Policy, Positive, RawConcurrency, RawConfig, RawFront, RawMatch, RawPrice,
+    RawRedis, RawTokenRule, SyncRate, Unmetered, Unreadable,
 };
 pub use filter::{Limiting, TokenRateLimit};
 pub use rule::{Ending, Unit};

@@ -5,7 +5,7 @@ use crate::window::Window;
 use tollgate_kit::json::{Kind, Value};
 
 /// What stands under `limits` in a consumer's metadata: by the name of a rule, and there by the name of a window. The window of
-/// `window_seconds` is called `limit`.
+/// `window_seconds`, and that of `concurrency`, is called `limit`.
 ///
 /// ```json
 /// {"limits": {"consumer": {"minute": 500000}, "requests": {"minute": 5000}}}
@@ -47,12 +47,23 @@ impl OwnLimits {
 
     /// The limit for this window of a rule, where the consumer has one of its own. Of several the last, which decoders keep.
     pub(crate) fn most(&self, rule: &str, window: Window) -> Option<Decimal> {
-        let window = name_of(window);
+        self.named(rule, name_of(window))
+    }
+
+    /// The limit of a rule of `concurrency`, where the consumer has one of its own.
+    pub(crate) fn at_once(&self, rule: &str) -> Option<Decimal> {
+        self.named(rule, LIMIT)
+    }
+
+    fn named(&self, rule: &str, window: &str) -> Option<Decimal> {
         let mut limits = self.0.iter().rev();
         let own = limits.find(|own| own.rule == rule && own.window == window)?;
         Some(own.most)
     }
 }
+
+/// What a limit is called that is not for a calendar window.
+const LIMIT: &str = "limit";
 
 /// The field of a configuration that limits this window.
 fn name_of(window: Window) -> &'static str {
@@ -63,7 +74,7 @@ fn name_of(window: Window) -> &'static str {
         Window::Day => "day",
         Window::Month => "month",
         Window::Year => "year",
-        Window::Seconds(_) => "limit",
+        Window::Seconds(_) => LIMIT,
     }
 }
 

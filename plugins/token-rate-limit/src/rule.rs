@@ -81,6 +81,32 @@ pub(crate) struct Rule {
     pub(crate) overflow: Key,
 }
 
+/// A rule of how many requests there may be at once.
+#[derive(Clone, Debug)]
+pub(crate) struct Concurrency {
+    pub(crate) name: String,
+    pub(crate) by: Vec<Part>,
+    pub(crate) matching: Matching,
+    pub(crate) limit: u64,
+    /// How long a request counts of which nothing is heard, in seconds.
+    pub(crate) ttl: u64,
+    /// The entry that keys share which found no room.
+    pub(crate) overflow: Key,
+}
+
+impl Concurrency {
+    /// Whether it takes the body to know whom it counts, or whether it is for a request at all.
+    pub(crate) fn reads_body(&self) -> bool {
+        let told = |part: &Part| matches!(part, Part::Model | Part::Provider);
+        self.by.iter().any(told) || !self.matching.model.is_empty()
+    }
+
+    /// The limit for a consumer: its own, where it has one, in place of the rule's.
+    pub(crate) fn limit_of(&self, own: &OwnLimits) -> u64 {
+        own.at_once(&self.name).map_or(self.limit, Decimal::ceil)
+    }
+}
+
 /// Which requests a rule is for. What is not given matches everything.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Matching {

@@ -139,9 +139,9 @@ impl<'r> Client<'r> {
         self.identity.map_or(&[], |identity| &identity.groups)
     }
 
-    /// The key of the counter for these parts, under a namespace and a rule's name. `typed` tells a header's value from an address
+    /// The key of the counter for these parts, under a scope: a namespace and a rule's name. `typed` tells a header's value from an address
     /// that is spelled alike; Kong does not.
-    pub(crate) fn key(&self, scope: [&str; 2], parts: &[Part], typed: bool) -> Key {
+    pub(crate) fn key(&self, scope: &[&str], parts: &[Part], typed: bool) -> Key {
         let mut digest = Digest::default();
         for text in scope {
             digest.part(text.as_bytes());

@@ -3,6 +3,7 @@
 //!
 //! A filter that traps is closed for good here: every later request would get 503, and nothing would hide it.
 
+mod concurrency;
 mod header_transform;
 mod hostile;
 mod kit;

@@ -12,6 +12,10 @@ fn config(tolerant: bool) -> Value {
     let mut config = tokens(&json!({"minute": 10_000}));
     config["minute"] = json!(100);
     config["limit_by"] = json!("ip");
+    config["concurrency"] = json!([
+        {"name": "parallel", "by": ["ip"], "limit": 4, "ttl_seconds": 1},
+        {"name": "model", "by": ["model"], "limit": 4},
+    ]);
     config["fault_tolerant"] = json!(tolerant);
     config
 }

@@ -1,6 +1,7 @@
 //! token-rate-limit in simulation: every interleaving of workers, every way an answer may come, every failing hostcall.
 
 mod answers;
+mod concurrency;
 mod faults;
 mod own_limits;
 mod peers;

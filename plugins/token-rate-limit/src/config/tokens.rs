@@ -245,11 +245,8 @@ pub(super) fn rules(raw: &RawConfig, reader: &mut Reader<'_>) -> Vec<Rule> {
         let mut rules: Vec<Rule> = Vec::new();
         for (index, token) in raw.tokens.iter().enumerate() {
             reader.element(index, |reader| {
-                if rules.iter().any(|rule| rule.name == token.name) || token.name == "requests" {
-                    reader.member("name", |reader| {
-                        reader.error("the name of another limit: its counters would be the same");
-                    });
-                }
+                let taken = rules.iter().any(|rule| rule.name == token.name);
+                check_name(&token.name, taken, reader);
                 if let Some(rule) = token.rule(raw, reader) {
                     rules.push(rule);
                 }
@@ -259,20 +256,31 @@ pub(super) fn rules(raw: &RawConfig, reader: &mut Reader<'_>) -> Vec<Rule> {
     })
 }
 
+/// Reports a name that can't stand in headers and metrics, or belongs to another limit.
+pub(super) fn check_name(name: &str, taken: bool, reader: &mut Reader<'_>) {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    reader.member("name", |reader| {
+        if taken || name == "requests" {
+            reader.error("the name of another limit: its counters would be the same");
+        }
+        if !(1..=64).contains(&name.len()) || !name.bytes().all(fits) {
+            reader.error("1 to 64 characters of A-Z, a-z, 0-9, '-', '_' and '.': it stands in headers and metrics");
+        }
+    });
+}
+
+/// Reports a rule that counts nobody.
+pub(super) fn check_by(by: &[Origin], reader: &mut Reader<'_>) {
+    if by.is_empty() {
+        reader.member("by", |reader| {
+            reader.error("length must be at least 1; [\"service\"] counts all clients together");
+        });
+    }
+}
+
 impl RawTokenRule {
     fn rule(&self, raw: &RawConfig, reader: &mut Reader<'_>) -> Option<Rule> {
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-        if !(1..=64).contains(&self.name.len()) || !self.name.bytes().all(fits) {
-            reader.member("name", |reader| {
-                reader.error("1 to 64 characters of A-Z, a-z, 0-9, '-', '_' and '.': it stands in headers and metrics");
-            });
-        }
-        if self.by.is_empty() {
-            reader.member("by", |reader| {
-                reader
-                    .error("length must be at least 1; [\"service\"] counts all clients together");
-            });
-        }
+        check_by(&self.by, reader);
         let limits = self.limits(reader)?;
         if self.count == Unit::Cost && raw.pricing.0.is_empty() && raw.unknown_model_price.is_none()
         {
@@ -364,7 +372,7 @@ impl RawTokenRule {
 }
 
 impl RawMatch {
-    fn matching(&self) -> Matching {
+    pub(super) fn matching(&self) -> Matching {
         let globs = |globs: &Option<Globs>| {
             globs
                 .as_ref()

@@ -143,6 +143,25 @@ impl TokenRateLimit {
         self.error(problem, request, host)
     }
 
+    /// A refusal by a limit of requests at once: nobody knows when one of them ends.
+    pub(super) fn too_many_at_once(
+        &self,
+        rule: &str,
+        request: &HeaderMap,
+        host: &dyn Host,
+    ) -> Reply {
+        let message = format!(
+            "Rate limit '{rule}' reached: too many requests at once. Try again when one has ended."
+        );
+        let problem = Problem {
+            status: 429,
+            message: &message,
+            code: Some("rate_limit_exceeded"),
+            headers: vec![retry_after(1)],
+        };
+        self.error(problem, request, host)
+    }
+
     /// A limit of 0.
     pub(super) fn denied(
         &self,

@@ -71,6 +71,9 @@ impl Limiting {
             }
             Reading::Metered(demand) => *demand,
         };
+        if let Some(ended) = self.take_leases(filter, incoming, Some(&demand), host) {
+            return ended;
+        }
         self.charge(filter, incoming, body, Some(demand), host)
     }
 
@@ -336,8 +339,11 @@ impl Limiting {
             return RequestStep::Reply(filter.unexpected(&incoming.headers, host));
         };
         if filter.is_requests(last.rule) {
-            let ended = self.too_many(filter, &accounts, incoming, host);
-            return ended.unwrap_or_else(RequestStep::unchanged);
+            let Some(ended) = self.too_many(filter, &accounts, incoming, host) else {
+                return RequestStep::unchanged();
+            };
+            self.release(filter, host);
+            return ended;
         }
         self.show_requests(filter, &accounts, true, incoming, host);
         self.show_tokens(filter, &accounts, host);

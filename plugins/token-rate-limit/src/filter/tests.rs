@@ -360,6 +360,33 @@ fn a_consumers_metadata_overrides_its_limits() {
 }
 
 #[test]
+fn a_consumers_metadata_overrides_how_many_it_may_have_at_once() {
+    let mut bench =
+        Bench::of(json!({"host": "envoy", "concurrency": [{"name": "parallel", "limit": 1}]}));
+    let passed = |bench: &mut Bench| matches!(bench.begin(CHAT).1, Decided::Passed { .. });
+    assert_eq!([(); 3].map(|()| passed(&mut bench)), [true, false, false]);
+    for (consumer, metadata, most) in [
+        ("gold", r#"{"limits": {"parallel": {"limit": 3}}}"#, 3),
+        (
+            "plain",
+            r#"{"limits": {"parallel": {"limit": "3"}, "other": 1}}"#,
+            1,
+        ),
+        ("banned", r#"{"limits": {"parallel": {"limit": 0}}}"#, 0),
+    ] {
+        let identity = Identity {
+            consumer: consumer.into(),
+            metadata: Some(metadata.into()),
+            ..Identity::default()
+        };
+        bench.host = std::mem::take(&mut bench.host).authenticated(identity);
+        let times = [(); 5].map(|()| passed(&mut bench));
+        let count = times.into_iter().filter(|passed| *passed).count();
+        assert_eq!(count, most, "{consumer}");
+    }
+}
+
+#[test]
 fn bodies_that_providers_read_differently_are_refused() {
     let mut bench = Bench::of(minute(1000));
     for body in [

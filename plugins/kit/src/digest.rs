@@ -1,4 +1,4 @@
-//! The SHA-256 of a key: all that is kept of one, and all that is compared.
+//! The SHA-256 of a secret: all that is kept of one, and all that is compared.
 
 use sha2::{Digest as _, Sha256};
 
@@ -8,8 +8,8 @@ pub struct Digest([u8; 32]);
 
 impl Digest {
     /// Of these bytes.
-    pub fn of(key: &[u8]) -> Digest {
-        Digest(Sha256::digest(key).into())
+    pub fn of(secret: &[u8]) -> Digest {
+        Digest(Sha256::digest(secret).into())
     }
 
     /// Reads 64 hex digits, as `sha256sum` writes them.
