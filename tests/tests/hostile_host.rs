@@ -61,6 +61,8 @@ const TOKEN_RATE_LIMIT: &[&[u8]] = &[
     br#"{"host":"envoy","concurrency":[{"name":"a","by":["header:etag"],"limit":2,"ttl_seconds":1},{"name":"b","by":["model"],"limit":1},
         {"name":"c","match":{"headers":{"etag":"x*"}},"limit":0}],"fault_tolerant":false}"#,
     br#"{"minute":1,"shadow":true,"host":"envoy-headers-pass","concurrency":[{"name":"c","limit":1}],"tokens":[{"name":"a","count":"requests","minute":1}]}"#,
+    br#"{"host":"envoy","minute":3,"policy":"redis","redis":{"http":{"upstream":"u"}},"on_limit":"clamp","tokens":[{"name":"a","by":["ip"],"minute":100}]}"#,
+    br#"{"host":"kong","second":1,"policy":"redis","redis":{"http":{"upstream":"u","dialect":"upstash"}},"sync_rate":0.02,"tokens":[{"name":"a","window":"sliding","minute":9}]}"#,
 ];
 
 const PROBE: &[&[u8]] = &[

@@ -29,12 +29,14 @@
 //!
 //! - A charge is one compare-and-set of the entry that holds all windows of a rule: no two requests are admitted into the same room.
 //! - Several rules are charged in one order by all workers, and given back where one refuses: a request is charged to all or none.
+//! - In Redis one script charges all rules of a request; each operation has an id and counts once, however often it is told.
 //! - With `exact: true` no request uses more than it reserved; without, what it uses beyond is debt, and counted.
 //! - What the provider told is charged to the token; what nobody told is an estimate, and counted as such.
 //!
 //! # When something fails
 //!
-//! Counters out of reach: `fault_tolerant` decides (Kong's default lets requests pass). Requests that the host does not show or change
+//! Counters out of reach: `fault_tolerant` decides (Kong's default lets requests pass); without Redis a gateway counts by itself and merges
+//! when it is back. Requests that the host does not show or change
 //! as asked, closed: 431 or 500, and nothing is charged. A settlement that can't be written leaves the reservation charged until its
 //! window ends.
 

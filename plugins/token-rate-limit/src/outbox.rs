@@ -174,3 +174,78 @@ fn numbers(limits: &[Limit], now: u64) -> Vec<u64> {
 fn signed(amount: u64) -> i64 {
     i64::try_from(amount).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counter::Kind;
+    use crate::window::Window;
+
+    fn held(key: u8, amount: u64) -> Held {
+        let limit = Limit {
+            window: Window::Minute,
+            most: 100,
+            kind: Kind::FixedWithDebt,
+        };
+        Held {
+            rule: 0,
+            key: [key; 16],
+            place: None,
+            limits: Rc::from([limit]),
+            windows: vec![1],
+            amount,
+        }
+    }
+
+    #[test]
+    fn one_counter_is_told_once_whatever_has_happened_to_it() {
+        let mut outbox = Outbox::default();
+        for _ in 0..3 {
+            outbox.charged(&held(1, 50));
+            outbox.settled(&held(1, 50), 20, 60);
+        }
+        outbox.settled(&held(1, 50), 70, 60);
+        let items = &outbox.batch([9; 16]).items;
+        assert_eq!(items.len(), 1);
+        assert_eq!((items[0].within, items[0].over), (60, 20));
+    }
+
+    #[test]
+    fn an_overshoot_after_its_window_is_meant_for_the_present_one() {
+        let mut outbox = Outbox::default();
+        outbox.settled(&held(1, 50), 70, 180);
+        outbox.settled(&held(1, 50), 30, 180);
+        let items = &outbox.batch([9; 16]).items;
+        let told: Vec<_> = items
+            .iter()
+            .map(|item| (item.windows[0], item.within, item.over))
+            .collect();
+        assert_eq!(told, [(1, -20, 0), (3, 0, 20)]);
+    }
+
+    #[test]
+    fn a_batch_stays_as_it_is_until_it_has_arrived() {
+        let mut outbox = Outbox::default();
+        outbox.charged(&held(1, 50));
+        assert_eq!(outbox.batch([9; 16]).items.len(), 1);
+        outbox.charged(&held(2, 50));
+        let again = outbox.batch([8; 16]);
+        assert_eq!((again.id, again.items.len()), ([9; 16], 1));
+        assert_eq!(outbox.arrived().len(), 1);
+        assert_eq!(outbox.batch([8; 16]).items[0].key, [2; 16]);
+        outbox.arrived();
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted() {
+        let mut outbox = Outbox::default();
+        for number in 0..u32::try_from(MOST).unwrap() + 5 {
+            let mut held = held(0, 1);
+            held.key[..4].copy_from_slice(&number.to_le_bytes());
+            outbox.charged(&held);
+        }
+        assert_eq!((outbox.lost(), outbox.lost()), (5, 0));
+        assert_eq!(outbox.batch([9; 16]).items.len(), BATCH);
+    }
+}

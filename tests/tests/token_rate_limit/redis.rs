@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tollgate_harness::exchange::CallFailure;
+use tollgate_harness::http::Headers;
 use tollgate_harness::profile::Profile;
-use tollgate_harness::sim::{Answer, Request, Sim};
-use tollgate_tests::redis::{Redis, Webdis};
+use tollgate_harness::sim::faults::Sweep;
+use tollgate_harness::sim::{Answer, Request, Setting, Sim};
+use tollgate_harness::wire;
+use tollgate_tests::redis::{Redis, RestFront, Webdis};
 
 use super::{chat, left, reserved, setting, tokens, usage};
 
@@ -49,13 +52,15 @@ impl Site {
         }
     }
 
-    fn gateway(&self, profile: Profile, config: &Value) -> Gateway {
+    /// A gateway with its way to Webdis, yet to be started.
+    fn setting(&self, profile: Profile, config: &Value) -> (Setting, Arc<Mutex<Way>>) {
         let mut config = config.clone();
         config["policy"] = json!("redis");
         config["redis"] = json!({"timeout": 500, "http": {"upstream": "webdis:7379"}});
         let way = Arc::new(Mutex::new(Way::Open));
         let (webdis, seen) = (Arc::clone(&self.webdis), Arc::clone(&way));
         let mut last = None;
+        // Each draws random numbers of its own.
         self.gateways.set(self.gateways.get() + 1);
         let setting = setting(profile, &config).seed(self.gateways.get());
         let setting = setting.on_call("webdis:7379", move |call| {
@@ -72,10 +77,13 @@ impl Site {
             };
             Answer::status(answer.status).body(answer.body)
         });
-        Gateway {
-            sim: setting.start().unwrap(),
-            way,
-        }
+        (setting, way)
+    }
+
+    fn gateway(&self, profile: Profile, config: &Value) -> Gateway {
+        let (setting, way) = self.setting(profile, config);
+        let sim = setting.start().unwrap();
+        Gateway { sim, way }
     }
 
     /// What Redis has used of the only counter's first window.
@@ -395,6 +403,39 @@ fn with_sync_rate_gateways_decide_by_themselves_and_drift_by_one_period() {
 }
 
 #[test]
+fn a_front_that_speaks_as_upstashs_does_is_as_good() {
+    let redis = Redis::start().unwrap();
+    let front = RestFront::start(&redis, "secret").unwrap();
+    let ask = move |headers: &Headers, body: &[u8]| {
+        let authorization = headers.get_str("authorization").unwrap_or_default();
+        let head = format!(
+            "POST / HTTP/1.1\r\nhost: front\r\nauthorization: {authorization}\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        wire::exchange(front.address(), "POST", &[head.as_bytes(), body].concat()).unwrap()
+    };
+    let mut config = requests(3);
+    config["policy"] = json!("redis");
+    config["redis"] = json!({"http": {
+        "upstream": "upstash", "dialect": "upstash", "headers": {"authorization": "Bearer secret"},
+    }});
+    let setting = setting(Profile::Envoy, &config).on_call("upstash", move |call| {
+        let answer = ask(&call.headers, &call.body);
+        Answer::status(answer.status).body(answer.body)
+    });
+    let mut sim = setting.start().unwrap();
+    let statuses: Vec<_> = (0..5)
+        .map(|_| sim.send(Request::get("/")).status())
+        .collect();
+    assert_eq!(statuses, [200, 200, 200, 429, 429]);
+    sim.advance(Duration::from_secs(1));
+    assert_eq!(
+        sim.metric("tollgate_token_rate_limit_redis;result=failed"),
+        0
+    );
+}
+
+#[test]
 fn a_redis_that_forgets_is_complained_of() {
     let site = Site::start();
     let mut gateway = site.gateway(Profile::Envoy, &requests(5));
@@ -423,4 +464,25 @@ fn a_redis_that_was_restarted_is_told_the_scripts_again() {
     let got = gateway.sim.send(Request::get("/"));
     // What Redis held is gone; nothing else is.
     got.assert_header("ratelimit-remaining", "4");
+}
+
+#[test]
+fn nothing_traps_whatever_the_host_answers() {
+    let site = Site::start();
+    for profile in PROFILES {
+        for rate in [-1, 1] {
+            let mut config = tokens(&json!({"minute": 1_000_000_000}));
+            config["minute"] = json!(1_000_000);
+            config["limit_by"] = json!("ip");
+            config["sync_rate"] = json!(rate);
+            let sweep = Sweep::of(|| site.setting(profile, &config).0);
+            sweep.requests([chat(&json!({}))]).check(|_, got| {
+                assert!(
+                    matches!(got.status(), 200 | 413 | 431 | 500 | 503),
+                    "{}",
+                    got.status()
+                );
+            });
+        }
+    }
 }

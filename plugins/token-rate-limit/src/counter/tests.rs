@@ -221,4 +221,46 @@ proptest! {
         let numbers: Vec<_> = verdict.standings.iter().map(|s| s.number).collect();
         let _ = settle(Some(&payload), &limits, &numbers, Settlement::Overshoot(amount), now);
     }
+
+    /// Workers of one gateway tell Redis what they have counted, other gateways do too, and answers come in any order: once all is told, the
+    /// gateway's counter is Redis' total, and it never forgets what is still to be told.
+    #[test]
+    fn what_is_told_in_any_order_ends_at_the_total(steps in prop::collection::vec((0..5_u8, 0..3_usize, 1..20_u64), 1..200)) {
+        let limits = [ten_seconds(1_000_000, Kind::FixedWithDebt)];
+        let (now, number) = (5, 0);
+        let mut stored = Stored::default();
+        let (mut total, mut to_tell) = (0_u64, [0_i64; 3]);
+        let mut answers: Vec<(i64, u64)> = Vec::new();
+        let adopt = |stored: &mut Stored, (told, used): (i64, u64)| {
+            let total = Total { number, used, before: 0 };
+            let change = adopt(stored.0.as_deref(), &limits, &[total], &[number], told, now);
+            stored.take(change, now);
+        };
+        let tell = |total: &mut u64, to_tell: &mut i64| {
+            let told = std::mem::take(to_tell);
+            *total = total.checked_add_signed(told).unwrap();
+            (told, *total)
+        };
+        for (step, worker, amount) in steps {
+            match step {
+                0 | 1 => {
+                    prop_assert!(stored.charge(&limits, amount, now).admitted);
+                    to_tell[worker] += i64::try_from(amount).unwrap();
+                }
+                2 => total += amount,
+                3 => answers.push(tell(&mut total, &mut to_tell[worker])),
+                _ if answers.is_empty() => {}
+                _ => adopt(&mut stored, answers.swap_remove(worker % answers.len())),
+            }
+            let untold: i64 = to_tell.iter().sum();
+            prop_assert!(stored.used(&limits, now)[0] >= u64::try_from(untold).unwrap());
+        }
+        answers.extend(to_tell.iter_mut().map(|to_tell| tell(&mut total, to_tell)));
+        for answer in answers {
+            adopt(&mut stored, answer);
+        }
+        // The last to be adopted may have been told before another.
+        adopt(&mut stored, (0, total));
+        prop_assert_eq!(stored.used(&limits, now), [total]);
+    }
 }
