@@ -1,4 +1,5 @@
-//! Measures how well a token limit is kept under load: 64 clients at once, against real Envoys with two workers each, and a provider whose
+//! Measures how well a token limit is kept under load: 64 clients at once, against real Envoys with two workers each
+//! (two of them where they share a Redis), and a provider whose
 //! ledger says what was really used.
 //!
 //! Each client asks until it is refused. When all have been, and all answers have ended, the storm is over:
@@ -15,10 +16,11 @@ use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
-use tollgate_harness::envoy::{self, Envoy, Filter, Listener};
+use tollgate_harness::envoy::{self, Envoy, Filter, Listener, cluster_name};
 use tollgate_harness::mock_llm::{MockLlm, Settings};
 use tollgate_harness::wire;
 use tollgate_tests::module;
+use tollgate_tests::redis::{Redis, Webdis};
 
 /// Clients at once.
 const CLIENTS: usize = 64;
@@ -37,8 +39,14 @@ struct Mode {
     name: &'static str,
     /// The filter's configuration, to which the rule is added.
     configuration: Value,
-    /// Envoys that the clients ask by turns.
+    /// Envoys that the clients ask by turns; several share a Redis.
     gateways: usize,
+}
+
+/// Redis, and the Webdis through which it is asked.
+struct Shared {
+    _redis: Redis,
+    webdis: Webdis,
 }
 
 fn modes() -> Vec<Mode> {
@@ -52,6 +60,21 @@ fn modes() -> Vec<Mode> {
             name: "local, exact",
             configuration: json!({"exact": true}),
             gateways: 1,
+        },
+        Mode {
+            name: "redis",
+            configuration: json!({"policy": "redis"}),
+            gateways: 2,
+        },
+        Mode {
+            name: "redis, exact",
+            configuration: json!({"policy": "redis", "exact": true}),
+            gateways: 2,
+        },
+        Mode {
+            name: "sync, exact",
+            configuration: json!({"policy": "redis", "sync_rate": 0.5, "exact": true}),
+            gateways: 2,
         },
     ]
 }
@@ -146,19 +169,36 @@ fn run(mode: &Mode, traffic: Traffic) -> anyhow::Result<Outcome> {
     if let (Some(fields), Some(more)) = (configuration.as_object_mut(), more) {
         fields.extend(more.clone());
     }
-    let listener = Listener {
-        name: "main".to_owned(),
-        filters: vec![Filter {
-            name: "token-rate-limit".to_owned(),
-            module: module("token_rate_limit"),
-            configuration: configuration.to_string(),
-            vm_id: "main".to_owned(),
-        }],
-        upstream: provider.address(),
+    let shared = if mode.gateways > 1 {
+        let redis = Redis::start()?;
+        let webdis = Webdis::start(&redis)?;
+        configuration["redis"] = json!({"http": {
+            "upstream": cluster_name(webdis.address()),
+            "headers": {"authorization": Webdis::authorization()},
+        }});
+        let _redis = redis;
+        Some(Shared { _redis, webdis })
+    } else {
+        None
+    };
+    let listener = |name: &str, filters, upstream| Listener {
+        name: name.to_owned(),
+        filters,
+        upstream,
         proxy_protocol: false,
     };
+    let filter = Filter {
+        name: "token-rate-limit".to_owned(),
+        module: module("token_rate_limit"),
+        configuration: configuration.to_string(),
+        vm_id: "main".to_owned(),
+    };
+    let mut listeners = vec![listener("main", vec![filter], provider.address())];
+    // For its cluster.
+    let webdis = shared.as_ref().map(|shared| shared.webdis.address());
+    listeners.extend(webdis.map(|webdis| listener("webdis", Vec::new(), webdis)));
     let envoys = (0..mode.gateways)
-        .map(|_| Envoy::start(&envoy::find()?, std::slice::from_ref(&listener), 2))
+        .map(|_| Envoy::start(&envoy::find()?, &listeners, 2))
         .collect::<Result<Vec<_>, _>>()?;
     let addresses = envoys
         .iter()
