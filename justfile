@@ -14,6 +14,15 @@ default:
 demo *arguments: wasm
     cargo run --quiet --package tollgate-harness -- demo {{ arguments }}
 
+# start Redis and Webdis on this machine, for limits that several gateways share; Ctrl-C stops both
+redis *ports: redis-packages
+    @deploy/redis/start {{ ports }}
+
+[private]
+redis-packages:
+    @.ci/need redis-server "Redis, which keeps limits that gateways share," command -v redis-server
+    @.ci/need webdis "Webdis, Redis' HTTP front," command -v webdis
+
 # run every test, from unit tests to a real Envoy and real clients
 test: setup wasm
     @JUST={{ just_executable() }} .ci/test
@@ -21,8 +30,8 @@ test: setup wasm
 # what a build server runs: lints, dependency rules, tests
 ci: lint deny test
 
-# get all that the tests need: toolchain, Envoy, client SDKs, Node
-setup: toolchain
+# get all that the tests need: toolchain, Envoy, client SDKs, Node, Redis and Webdis
+setup: toolchain redis-packages
     @.ci/venv
     @.cache/venv/bin/pip install --quiet --requirement tests/python/requirements.txt
     @.ci/need nodejs "Node.js, which runs the WebAssembly unit tests," command -v node
@@ -98,12 +107,17 @@ bench-streams count="10000": wasm
     cargo build --quiet --release --package tollgate-harness --package tollgate-tests --bin tollgate --bin proxy-load
     target/release/proxy-load hold --count {{ count }}
 
+# measure how many decisions a second Redis makes through Webdis, and what counters take of its memory
+bench-redis: redis-packages
+    cargo build --quiet --release --package tollgate-tests --bin proxy-load
+    target/release/proxy-load webdis
+
 # measure how many schedules a second the simulator tries
 bench-races: wasm
     cargo run --quiet --package tollgate-tests --bin sim-rate
 
 # all figures
-bench: fuel bench-envoy bench-proxy bench-streams bench-races
+bench: fuel bench-envoy bench-proxy bench-streams bench-redis bench-races
 
 # delete what was built and downloaded
 clean:

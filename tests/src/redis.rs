@@ -89,7 +89,15 @@ impl Redis {
     /// # Errors
     /// Fails when Redis doesn't take it.
     pub fn connect(&self) -> io::Result<Connection> {
-        connect(self.address())
+        connect(self.address(), "operator")
+    }
+
+    /// A connection as the user that Webdis logs in as, who may do what the filter's scripts need.
+    ///
+    /// # Errors
+    /// As [`Redis::connect`].
+    pub fn connect_confined(&self) -> io::Result<Connection> {
+        connect(self.address(), "default")
     }
 
     /// Gives a command as the operator; its answer as `redis-cli` prints it into a pipe: lists and nothing as lines, errors as text.
@@ -138,7 +146,7 @@ impl Redis {
 
 /// Whether it is this process that answers there.
 fn answers(process: &Process) -> bool {
-    let mut connection = match connect(process.address()) {
+    let mut connection = match connect(process.address(), "operator") {
         Ok(connection) => connection,
         Err(_) => return false,
     };
@@ -147,10 +155,10 @@ fn answers(process: &Process) -> bool {
     told.is_ok_and(|reply| reply.to_string().contains(&mine))
 }
 
-fn connect(address: SocketAddr) -> io::Result<Connection> {
+fn connect(address: SocketAddr, user: &str) -> io::Result<Connection> {
     let mut connection = Connection::open(address)?;
-    let password = password("operator").ok_or_else(|| io::Error::other("no operator"))?;
-    match connection.ask(&["AUTH", "operator", &password])? {
+    let password = password(user).ok_or_else(|| io::Error::other("no such user"))?;
+    match connection.ask(&["AUTH", user, &password])? {
         Reply::Status(_) => Ok(connection),
         other => Err(io::Error::other(other.to_string())),
     }

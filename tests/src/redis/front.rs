@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use super::{Connection, Redis, Reply, password};
+use super::{Redis, Reply, connect};
 
 /// An HTTP front of Redis that speaks as Upstash's documentation says theirs does, on a free port of the loopback interface until it
 /// is dropped. Upstash is a service and can't be installed, so this is not it: the commands are done by real Redis, and what is
@@ -141,11 +141,7 @@ fn words(body: &[u8]) -> Option<Vec<String>> {
 }
 
 fn ask(redis: SocketAddr, words: &[String]) -> io::Result<Reply> {
-    let mut connection = Connection::open(redis)?;
-    if let Some(password) = password("default") {
-        connection.ask(&["AUTH", &password])?;
-    }
-    connection.ask(words)
+    connect(redis, "default")?.ask(words)
 }
 
 fn refusal(status: StatusCode, error: &str) -> Result<Response<Full<Bytes>>, http::Error> {

@@ -142,7 +142,13 @@ pub(super) fn compare(options: &Options) -> anyhow::Result<()> {
     // One round more, to warm up.
     for round in 0..=rounds {
         for ((_, target, path), paces) in contenders.iter().zip(&mut paces) {
-            let work = super::measure(target.clone(), request(path), connections, length);
+            let request = request(path);
+            let work = super::measure(
+                target.clone(),
+                move |_| request.clone(),
+                connections,
+                length,
+            );
             let pace = super::on_this_thread(work)?;
             if round > 0 {
                 paces.push(pace);
@@ -151,11 +157,7 @@ pub(super) fn compare(options: &Options) -> anyhow::Result<()> {
     }
     println!("medians of {rounds} rounds, {connections} connections, one worker");
     for ((name, ..), paces) in contenders.iter().zip(&paces) {
-        let median = |figure: fn(&Pace) -> f64| {
-            let mut figures: Vec<f64> = paces.iter().map(figure).collect();
-            figures.sort_by(f64::total_cmp);
-            figures.get(figures.len() / 2).copied().unwrap_or_default()
-        };
+        let median = |figure: fn(&Pace) -> f64| super::median(paces, figure);
         println!(
             "{name:<26} {:>7.0} requests/s   P50 {:>6.0} us   P99 {:>6.0} us",
             median(|pace| pace.rate),

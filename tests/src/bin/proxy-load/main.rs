@@ -7,6 +7,9 @@
 //! `proxy-load hold [--count N]` starts `tollgate serve` with one worker before the mock provider, and holds that many of its
 //! streams open through key-auth.
 //!
+//! `proxy-load webdis [--rounds N] [--seconds N] [--connections N]` starts Redis and Webdis, with 1, 4 and 8 threads by turns, and
+//! charges a counter; prints medians, and what counters take of Redis' memory.
+//!
 //! `proxy-load rps --target HOST:PORT [--seconds N] [--connections N] [--header 'NAME: VALUE'] [--path PATH]` sends
 //! requests over kept HTTP/1.1 connections, one at a time on each, and prints requests a second and latencies.
 //!
@@ -18,7 +21,9 @@
 //! ever, everything else gets 2 bytes.
 
 mod contest;
+mod counters;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -45,6 +50,7 @@ fn main() -> anyhow::Result<()> {
     match mode.as_str() {
         "compare" => return contest::compare(&options),
         "hold" => return contest::hold(&options),
+        "webdis" => return counters::measure(&options),
         _ => {}
     }
     on_this_thread(async {
@@ -52,7 +58,7 @@ fn main() -> anyhow::Result<()> {
             "rps" => rps(options).await,
             "streams" => streams(options).await,
             "upstream" => upstream(&options).await,
-            _ => bail!("the modes are compare, hold, rps, streams and upstream"),
+            _ => bail!("the modes are compare, hold, webdis, rps, streams and upstream"),
         }
     })
 }
@@ -112,7 +118,7 @@ async fn rps(options: Options) -> anyhow::Result<()> {
     let (target, request) = (options.text("target")?, options.request("/v1/x"));
     let connections = options.number("connections", 32)?;
     let length = Duration::from_secs(options.number("seconds", 5)? as u64);
-    let pace = measure(target, request, connections, length).await?;
+    let pace = measure(target, move |_| request.clone(), connections, length).await?;
     println!(
         "{:.0} requests/s, P50 {} us, P99 {} us over {connections} connections",
         pace.rate, pace.p50, pace.p99
@@ -122,6 +128,8 @@ async fn rps(options: Options) -> anyhow::Result<()> {
 
 /// How fast a proxy is.
 struct Pace {
+    /// How many requests were answered.
+    count: usize,
     /// Requests a second.
     rate: f64,
     /// Latencies in microseconds.
@@ -129,21 +137,33 @@ struct Pace {
     p99: u128,
 }
 
+/// The median of a figure.
+fn median(paces: &[Pace], figure: impl Fn(&Pace) -> f64) -> f64 {
+    let mut figures: Vec<f64> = paces.iter().map(figure).collect();
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or_default()
+}
+
+/// Sends requests, made from their numbers, over so many connections, one at a time on each.
 async fn measure(
     target: String,
-    request: String,
+    request: impl Fn(u64) -> String + 'static,
     connections: usize,
     length: Duration,
 ) -> anyhow::Result<Pace> {
-    let (target, request): (Rc<str>, Rc<str>) = (target.into(), request.into());
+    let (target, request): (Rc<str>, _) = (target.into(), Rc::new(request));
+    let numbers = Rc::new(Cell::new(0));
     let start = Instant::now();
     let workers: Vec<_> = (0..connections)
         .map(|_| {
             let (target, request) = (Rc::clone(&target), Rc::clone(&request));
+            let numbers = Rc::clone(&numbers);
             tokio::task::spawn_local(async move {
                 let mut stream = connect(&target).await?;
                 let mut latencies = Vec::new();
                 while start.elapsed() < length {
+                    let request = request(numbers.get());
+                    numbers.set(numbers.get() + 1);
                     let sent = Instant::now();
                     stream.write_all(request.as_bytes()).await?;
                     let (status, body) = head(&mut stream).await?;
@@ -167,6 +187,7 @@ async fn measure(
         latencies.get(index).map_or(0, Duration::as_micros)
     };
     Ok(Pace {
+        count: latencies.len(),
         rate: latencies.len() as f64 / start.elapsed().as_secs_f64(),
         p50: at(0.5),
         p99: at(0.99),

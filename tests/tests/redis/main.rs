@@ -1,6 +1,9 @@
 //! What `policy: redis` stands on: real Redis behind real Webdis as `deploy/redis` sets them up, and what they answer on good days
 //! and bad ones. The filter reads these answers, so each form that it relies on has its test here.
 
+mod deploy;
+mod model;
+
 use std::io::{BufReader, Write};
 use std::thread;
 use std::time::{Duration, Instant};
