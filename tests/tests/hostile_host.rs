@@ -26,6 +26,8 @@ const WORDS: Words = Words {
         b"Bearer K",
         b"application/json",
         b"OPTIONS",
+        b"GET",
+        b"POST",
         b"/x?apikey=K&a",
         b"/v1/chat/completions",
         b"5",
@@ -59,7 +61,8 @@ const TOKEN_RATE_LIMIT: &[&[u8]] = &[
         "tokens":[{"name":"a","count":"completion","by":["route","service"],"second":10}],"exact":true,"unmetered":"estimate","unreadable":"estimate"}"#,
     br#"{"trust_identity_headers":true,"max_counters":1,"tokens":[{"name":"a","match":{"model":"x*","headers":{"etag":"?"}},"limit":0},{"name":"b","year":1}]}"#,
     br#"{"host":"envoy","concurrency":[{"name":"a","by":["header:etag"],"limit":2,"ttl_seconds":1},{"name":"b","by":["model"],"limit":1},
-        {"name":"c","match":{"headers":{"etag":"x*"}},"limit":0}],"fault_tolerant":false}"#,
+        {"name":"c","match":{"headers":{"etag":"x*"}},"limit":0}],"fault_tolerant":false,
+        "budget_path":"/","admin":{"path":"/x","key":"/v1/chat/completions","header":"etag"}}"#,
     br#"{"minute":1,"shadow":true,"host":"envoy-headers-pass","concurrency":[{"name":"c","limit":1}],"tokens":[{"name":"a","count":"requests","minute":1}]}"#,
 ];
 

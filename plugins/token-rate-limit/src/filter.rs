@@ -1,6 +1,7 @@
 //! The phases: charge the request, read its body, reserve what it may use, watch the answer, settle.
 
 mod answer;
+mod desk;
 mod learned;
 mod reply;
 mod reserve;
@@ -39,6 +40,8 @@ pub struct TokenRateLimit {
 pub struct Limiting {
     /// Kept while the body is awaited.
     request: Option<Incoming>,
+    /// The head of an operator's order, kept while its body is awaited.
+    order: Option<HeaderMap>,
     /// What it holds as long as it is under way.
     leases: Vec<Tenancy>,
     /// The charge of the request limits.
@@ -126,6 +129,11 @@ impl Filter for TokenRateLimit {
             help: "Leases of concurrent requests: renewed (half of their time had passed), left (counters out of reach: they end by themselves).",
         },
         Metric {
+            name: "tollgate_token_rate_limit_enquiries",
+            labels: &["result"],
+            help: "Questions about counters: budget (a client's own), read and corrected (an operator's), refused (without the operator's key).",
+        },
+        Metric {
             name: "tollgate_token_rate_limit_counters",
             labels: &["event"],
             help: "What counters met with: damaged, overflowed, taken_back, lost (an update made again: another worker was faster).",
@@ -184,7 +192,7 @@ impl TokenRateLimit {
         Charge {
             rule: place,
             key: client.key(
-                &[&self.config.namespace, &rule.name],
+                &rule.scope(&self.config.namespace),
                 &rule.by,
                 !self.config.kong,
             ),
@@ -399,6 +407,9 @@ impl Exchange<TokenRateLimit> for Limiting {
             identity,
             path,
         };
+        if let Some(step) = self.at_desk(filter, &incoming, host) {
+            return step;
+        }
         if let Some(ended) = self.take_leases(filter, &incoming, None, host) {
             return ended;
         }
@@ -434,6 +445,9 @@ impl Exchange<TokenRateLimit> for Limiting {
         body: Body<'_>,
         host: &dyn Host,
     ) -> RequestStep {
+        if let Some(order) = self.order.take() {
+            return RequestStep::Reply(filter.order(&order, body, host));
+        }
         let Some(incoming) = self.request.take() else {
             return RequestStep::unchanged();
         };

@@ -98,6 +98,11 @@ impl Concurrency {
         self.by.iter().any(told) || !self.matching.model.is_empty()
     }
 
+    /// What its leases' keys begin with: they are told from counters of a rule that was called the same.
+    pub(crate) fn scope<'r>(&'r self, namespace: &'r str) -> [&'r str; 3] {
+        ["leases", namespace, &self.name]
+    }
+
     /// The limit for a consumer with this metadata: `limits.<rule>.limit` there, in place of the rule's own.
     pub(crate) fn limit_of(&self, metadata: Option<&str>) -> u64 {
         let own = own_limits(metadata, &self.name).and_then(|own| own_limit(own, "limit"));
@@ -118,16 +123,28 @@ pub(crate) struct Matching {
 
 impl Matching {
     pub(crate) fn matches(&self, client: &Client<'_>) -> bool {
+        self.matches_model(client) && self.matches_but_for_model(client)
+    }
+
+    pub(crate) fn matches_model(&self, client: &Client<'_>) -> bool {
         let model = client.model.unwrap_or_default();
-        (self.model.is_empty() || self.model.iter().any(|glob| glob.matches(model)))
-            && self.matches_but_for_model(client)
+        self.model.is_empty() || self.model.iter().any(|glob| glob.matches(model))
     }
 
     /// What can be said before the body has told the model.
     pub(crate) fn matches_but_for_model(&self, client: &Client<'_>) -> bool {
-        let any = |globs: &[Glob], name: &str| {
-            globs.is_empty() || globs.iter().any(|glob| glob.matches(name))
+        let header = |(name, glob): &(String, Glob)| {
+            let mut values = client.headers.all(name);
+            values.any(|value| glob.matches(&String::from_utf8_lossy(value)))
         };
+        self.matches_identity(client)
+            && self.matches_path(client)
+            && self.headers.iter().all(header)
+    }
+
+    /// Whether it is for this consumer.
+    pub(crate) fn matches_identity(&self, client: &Client<'_>) -> bool {
+        let any = |globs: &[Glob], name: &str| globs.iter().any(|glob| glob.matches(name));
         let consumer = || {
             let identity = client.identity;
             let names = identity.iter().flat_map(|identity| {
@@ -143,25 +160,26 @@ impl Matching {
                 .filter(|name| !name.is_empty())
                 .any(|name| any(&self.consumer, name))
         };
+        let group = || client.groups().iter().any(|group| any(&self.group, group));
+        (self.consumer.is_empty() || consumer()) && (self.group.is_empty() || group())
+    }
+
+    pub(crate) fn matches_path(&self, client: &Client<'_>) -> bool {
         let path = || {
-            any(
-                &self.path,
-                &String::from_utf8_lossy(&crate::path::normalised(client.path)),
-            )
+            let path = crate::path::normalised(client.path);
+            let path = String::from_utf8_lossy(&path);
+            self.path.iter().any(|glob| glob.matches(&path))
         };
-        let header = |(name, glob): &(String, Glob)| {
-            let mut values = client.headers.all(name);
-            values.any(|value| glob.matches(&String::from_utf8_lossy(value)))
-        };
-        (self.consumer.is_empty() || consumer())
-            && (self.group.is_empty()
-                || client.groups().iter().any(|group| any(&self.group, group)))
-            && (self.path.is_empty() || path())
-            && self.headers.iter().all(header)
+        self.path.is_empty() || path()
     }
 }
 
 impl Rule {
+    /// What its counters' keys begin with.
+    pub(crate) fn scope<'r>(&'r self, namespace: &'r str) -> [&'r str; 2] {
+        [namespace, &self.name]
+    }
+
     /// The limits for a consumer with this metadata: those under `limits.<rule>` there, by the names of the windows, in place of the
     /// rule's own. `window_seconds` of the rule is `limit` there. A value that is no limit leaves the rule's own in force.
     pub(crate) fn limits_of(&self, metadata: Option<&str>) -> Cow<'_, [Limit]> {
@@ -193,16 +211,11 @@ fn own_limit(own: Value<'_>, member: &str) -> Option<Decimal> {
     Decimal::parse(text).ok()
 }
 
-/// The field of a configuration that limits this window.
+/// The member of a consumer's metadata that limits this window.
 fn member_of(window: Window) -> &'static str {
     match window {
-        Window::Second => "second",
-        Window::Minute => "minute",
-        Window::Hour => "hour",
-        Window::Day => "day",
-        Window::Month => "month",
-        Window::Year => "year",
         Window::Seconds(_) => "limit",
+        calendar => calendar.field(),
     }
 }
 

@@ -1,0 +1,298 @@
+//! What the filter answers itself: a client's question for its budget, an operator's order.
+
+use super::{Incoming, Limiting, TokenRateLimit};
+use crate::config::{Admin, Errand};
+use crate::counter::Correction;
+use crate::enquiry::{Asked, Enquiry, Found, Order, Stands, directive, statement};
+use crate::ledger::Account;
+use crate::rule::Matching;
+use crate::subject::{self, Client, Part};
+use std::borrow::Cow;
+use tollgate_kit::args;
+use tollgate_kit::digest::Digest;
+use tollgate_kit::headers::HeaderMap;
+use tollgate_kit::host::{Failure, Host, Level};
+use tollgate_kit::reply::Reply;
+use tollgate_kit::step::{Body, RequestStep};
+use tollgate_llm::{Api, Endpoint};
+
+/// What a client may say of the requests it asks for, in the query.
+#[derive(Debug, Default)]
+struct Imagined {
+    path: Option<Vec<u8>>,
+    model: Option<String>,
+    provider: Option<String>,
+}
+
+impl Imagined {
+    fn of(query: &[u8]) -> Imagined {
+        let mut imagined = Imagined::default();
+        for argument in args::parse(query).take(args::MOST_ARGUMENTS) {
+            let value = argument.value.unwrap_or_default().into_owned();
+            let text = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
+            match argument.name.as_ref() {
+                b"path" => imagined.path = Some(value),
+                b"model" => imagined.model = Some(text(value)),
+                b"provider" => imagined.provider = Some(text(value)),
+                _ => {}
+            }
+        }
+        imagined
+    }
+
+    /// The client, as it would come with such a request.
+    fn client<'r>(
+        &'r self,
+        filter: &'r TokenRateLimit,
+        incoming: &'r Incoming,
+        host: &'r dyn Host,
+    ) -> Client<'r> {
+        let mut client = incoming.client(filter, None, host);
+        client.path = self.path.as_deref().unwrap_or(client.path);
+        client.model = self.model.as_deref();
+        let api = match Endpoint::of(client.path) {
+            Endpoint::Metered { api, .. } => api,
+            Endpoint::Unmetered(_) | Endpoint::Unknown => Api::Chat,
+        };
+        let told = self.provider.as_deref();
+        client.provider = told.or(client
+            .model
+            .map(|model| subject::provider(Some(model), api)));
+        client
+    }
+
+    /// Whether a rule may be for the client's requests, by all that is known of them.
+    fn concerns(&self, matching: &Matching, client: &Client<'_>) -> bool {
+        matching.matches_identity(client)
+            && (self.path.is_none() || matching.matches_path(client))
+            && (self.model.is_none() || matching.matches_model(client))
+    }
+
+    /// What has to be said before it is known which of a rule's counters is meant.
+    fn missing(&self, by: &[Part]) -> Vec<&'static str> {
+        let missing = |part: &Part| match part {
+            Part::Path => self.path.is_none().then_some("path"),
+            Part::Model => self.model.is_none().then_some("model"),
+            Part::Provider if self.model.is_none() => self.provider.is_none().then_some("provider"),
+            _ => None,
+        };
+        by.iter().filter_map(missing).collect()
+    }
+}
+
+/// A client of whom it is not known who it is asks for what is counted by that.
+struct Unidentified;
+
+impl Limiting {
+    /// Answers what is not for the upstream; `None` for all that is.
+    pub(super) fn at_desk(
+        &mut self,
+        filter: &mut TokenRateLimit,
+        incoming: &Incoming,
+        host: &dyn Host,
+    ) -> Option<RequestStep> {
+        let headers = &incoming.headers;
+        let method = headers.first(":method").unwrap_or_default();
+        let reply = match filter.config.desk.errand(&incoming.path)? {
+            Errand::Budget if method == b"GET" => filter.budget(incoming, host),
+            Errand::Budget => filter.wrong_method("GET", headers, host),
+            Errand::Admin(admin) if !admin.admits(headers) => {
+                host.count(REFUSED, 1);
+                filter.unauthorized("Unauthorized", headers, host)
+            }
+            Errand::Admin(_) if method == b"POST" => {
+                self.order = Some(headers.clone());
+                let most = directive::MOST_BYTES;
+                return Some(RequestStep::HoldForBody { most });
+            }
+            Errand::Admin(_) => filter.wrong_method("POST", headers, host),
+        };
+        Some(RequestStep::Reply(reply))
+    }
+}
+
+/// The counter of those that an operator's path has turned away.
+const REFUSED: &str = "tollgate_token_rate_limit_enquiries;result=refused";
+
+impl Admin {
+    /// Whether a request shows the key, once.
+    fn admits(&self, headers: &HeaderMap) -> bool {
+        let mut shown = headers.all(&self.header);
+        match (shown.next(), shown.next()) {
+            (Some(key), None) => Digest::of(key).same(&self.key),
+            _ => false,
+        }
+    }
+}
+
+impl TokenRateLimit {
+    /// A client's own counters.
+    fn budget(&mut self, incoming: &Incoming, host: &dyn Host) -> Reply {
+        let query = host.request_query(&incoming.headers).ok().flatten();
+        let imagined = Imagined::of(&query.unwrap_or_default());
+        let Ok((enquiry, mut lines)) = self.own_counters(&imagined, incoming, host) else {
+            let message = "No consumer is known of this request";
+            return self.unauthorized(message, &incoming.headers, host);
+        };
+        let Ok(found) = self.enquire(&enquiry, host) else {
+            return self.unreachable(&incoming.headers, host);
+        };
+        host.count("tollgate_token_rate_limit_enquiries;result=budget", 1);
+        let now = host.now().as_secs();
+        let found = found.iter().filter_map(|found| self.statement(found, now));
+        let mut all: Vec<_> = found.collect();
+        all.append(&mut lines);
+        json_reply(200, statement::budget(&all))
+    }
+
+    /// The counters that a client's requests are charged to, and the lines of the rules of which it has to say more.
+    fn own_counters(
+        &self,
+        imagined: &Imagined,
+        incoming: &Incoming,
+        host: &dyn Host,
+    ) -> Result<(Enquiry, Vec<String>), Unidentified> {
+        let client = imagined.client(self, incoming, host);
+        let nobody = client.identity.is_none();
+        let (mut asked, mut lines) = (Vec::new(), Vec::new());
+        let mut look = |matching: &Matching, by: &[Part], name: &str, count: &str| {
+            if !imagined.concerns(matching, &client) {
+                return Ok(false);
+            }
+            if nobody && by.iter().any(Part::is_identity) {
+                return Err(Unidentified);
+            }
+            let missing = imagined.missing(by);
+            if !missing.is_empty() {
+                lines.push(statement::of_nothing(name, count, &missing));
+            }
+            Ok(missing.is_empty())
+        };
+        for (place, rule) in self.config.rules().enumerate() {
+            if !look(&rule.matching, &rule.by, &rule.name, rule.unit.word())? {
+                continue;
+            }
+            let charge = match rule.by.as_slice() {
+                // The only path there is to ask for.
+                [Part::ThisPath(path)] if imagined.path.is_none() => {
+                    let mut there = imagined.client(self, incoming, host);
+                    there.path = path.as_bytes();
+                    self.charge(place, rule, &there, |_| 0)
+                }
+                _ => self.charge(place, rule, &client, |_| 0),
+            };
+            asked.push(Asked::Windows(charge));
+        }
+        for (place, rule) in self.config.concurrency.iter().enumerate() {
+            if look(&rule.matching, &rule.by, &rule.name, statement::CONCURRENT)? {
+                asked.push(Asked::Leases(self.claim(place, rule, &client)));
+            }
+        }
+        let order = Order::Read;
+        Ok((Enquiry { order, asked }, lines))
+    }
+
+    /// What an operator wants, who has shown the key.
+    pub(super) fn order(&mut self, headers: &HeaderMap, body: Body<'_>, host: &dyn Host) -> Reply {
+        let read = match body {
+            Body::TooLarge => Err(vec![format!(
+                "an order has at most {} bytes",
+                directive::MOST_BYTES
+            )]),
+            Body::Unreadable => Err(vec!["the host does not show the body".to_owned()]),
+            Body::None => directive::read(b"", &self.config),
+            Body::Whole(body) => directive::read(body, &self.config),
+        };
+        let enquiry = match read {
+            Ok(enquiry) => enquiry,
+            Err(problems) => return json_reply(400, statement::mistakes(&problems)),
+        };
+        let Ok(found) = self.enquire(&enquiry, host) else {
+            return self.unreachable(headers, host);
+        };
+        let now = host.now().as_secs();
+        let Some((found, line)) = found
+            .first()
+            .and_then(|found| Some((found, self.statement(found, now)?)))
+        else {
+            return self.unexpected(headers, host);
+        };
+        if enquiry.order == Order::Read {
+            host.count("tollgate_token_rate_limit_enquiries;result=read", 1);
+        } else if found.shared {
+            let problem = "the counter is shared with others, for want of room: raise max_counters";
+            return json_reply(409, statement::mistakes(&[problem.to_owned()]));
+        } else {
+            host.count("tollgate_token_rate_limit_enquiries;result=corrected", 1);
+            let message = "tollgate token-rate-limit: an operator has corrected a counter: ";
+            host.log(Level::Info, &format!("{message}{line}"));
+        }
+        json_reply(200, line.into_bytes())
+    }
+
+    /// Carries out an enquiry.
+    fn enquire(&mut self, enquiry: &Enquiry, host: &dyn Host) -> Result<Vec<Found>, Failure> {
+        let asked = enquiry.asked.iter();
+        let found: Result<Vec<_>, _> = asked
+            .map(|asked| self.consult(asked, enquiry.order, host))
+            .collect();
+        self.reached(found.is_ok(), host);
+        found
+    }
+
+    fn consult(&self, asked: &Asked, order: Order, host: &dyn Host) -> Result<Found, Failure> {
+        match asked {
+            Asked::Windows(charge) => {
+                let correction = match order {
+                    Order::Read => None,
+                    Order::Correct(correction, window) => Some((correction, window)),
+                };
+                let (standings, shared) = self.ledger(host).consult(charge, correction)?;
+                let account = Account {
+                    rule: charge.rule,
+                    limits: charge.limits.clone(),
+                    standings,
+                };
+                Ok(Found {
+                    stands: Stands::Windows(account),
+                    shared,
+                })
+            }
+            Asked::Leases(claim) => {
+                let reset = matches!(order, Order::Correct(Correction::Reset, _));
+                let (held, shared) = self.register(host).consult(claim, reset)?;
+                let (rule, most) = (claim.rule, claim.most);
+                Ok(Found {
+                    stands: Stands::Leases { rule, most, held },
+                    shared,
+                })
+            }
+        }
+    }
+
+    fn statement(&self, found: &Found, now: u64) -> Option<String> {
+        let shared = found.shared;
+        Some(match &found.stands {
+            Stands::Windows(account) => {
+                statement::of_windows(self.rule(account.rule)?, account, shared, now)
+            }
+            Stands::Leases { rule, most, held } => {
+                let rule = self.config.concurrency.get(*rule)?;
+                statement::of_leases(rule, *most, *held, shared)
+            }
+        })
+    }
+}
+
+/// An answer in JSON that nobody is to keep.
+fn json_reply(status: u16, body: Vec<u8>) -> Reply {
+    Reply {
+        status,
+        headers: vec![
+            (Cow::Borrowed("content-type"), b"application/json".to_vec()),
+            (Cow::Borrowed("cache-control"), b"no-store".to_vec()),
+        ],
+        body,
+        grpc_status: None,
+    }
+}
