@@ -1,12 +1,15 @@
 //! The configuration: Kong's fields, and Tollgate's own.
 
 mod concurrency;
+mod desk;
 mod number;
 mod redis;
 mod requests;
 mod tokens;
 
 pub use concurrency::RawConcurrency;
+pub(crate) use desk::{Admin, Desk, Errand};
+pub use desk::{RawAdmin, Secret, Sha256};
 pub use number::{Amount, Positive};
 pub use redis::{Dialect, Front, RawFront, RawRedis, SyncRate};
 pub use requests::{ErrorCode, LimitBy, Path, Policy};
@@ -139,6 +142,10 @@ record! {
         pub namespace: String = "default".to_owned(),
         /// About so many counters are kept at once; past that, new ones share (see the README).
         pub max_counters: u64 = 10_000,
+        /// A path, without a query, where a client asks for its own budget with GET: the filter answers.
+        pub budget_path: Option<Path>,
+        /// Where an operator reads, resets and adjusts counters.
+        pub admin: Option<RawAdmin>,
         /// Decide and report, but refuse nothing.
         pub shadow: bool = false,
         /// Which limit headers clients get.
@@ -159,6 +166,7 @@ pub struct Config {
     pub(crate) tokens: Vec<Rule>,
     pub(crate) concurrency: Vec<Concurrency>,
     pub(crate) metering: Metering,
+    pub(crate) desk: Desk,
     pub(crate) table: Table,
     pub(crate) namespace: String,
     pub(crate) service: Option<String>,
@@ -191,6 +199,14 @@ pub(crate) struct Metering {
     pub(crate) most_body: usize,
 }
 
+impl Config {
+    /// All rules that count in windows, by their places: the request limits come behind all others.
+    pub(crate) fn rules(&self) -> impl Iterator<Item = &Rule> {
+        let requests = self.requests.iter().map(|requests| &requests.rule);
+        self.tokens.iter().chain(requests)
+    }
+}
+
 impl Configuration for Config {
     type Raw = RawConfig;
 
@@ -200,6 +216,7 @@ impl Configuration for Config {
         let tokens = tokens::rules(&raw, reader);
         let redis = redis::front(&raw, reader);
         let concurrency = concurrency::rules(&raw, reader);
+        let desk = Desk::validate(&raw, reader);
         if tokens.is_empty() && concurrency.is_empty() && requests.is_none() && reader.is_clean() {
             reader.error(
                 "at least one of these fields must be non-empty: 'config.second', 'config.minute', 'config.hour', 'config.day', \
@@ -219,7 +236,9 @@ impl Configuration for Config {
                 reader.error("length must be at most 100")
             });
         }
-        let reads_bodies = !tokens.is_empty() || concurrency.iter().any(Concurrency::reads_body);
+        let reads_bodies = !tokens.is_empty()
+            || raw.admin.is_some()
+            || concurrency.iter().any(Concurrency::reads_body);
         if raw.host.is_none() && reads_bodies {
             reader.member("host", |reader| {
                 reader.warn("say where the filter runs (envoy, envoy-headers-pass or kong): reading bodies depends on it");
@@ -250,6 +269,7 @@ impl Configuration for Config {
             tokens,
             concurrency,
             metering: metering?,
+            desk: desk?,
             table: Table::for_keys(max_counters?),
             namespace: raw.namespace,
             service: raw.service,

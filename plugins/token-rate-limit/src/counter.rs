@@ -249,6 +249,43 @@ pub fn settle(
     }
 }
 
+/// What an operator does to a count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Correction {
+    /// Nothing is used, now or in the window before.
+    Reset,
+    /// So much more is used, beyond the limit too.
+    Add(u64),
+    /// So much less is used, down to nothing.
+    Subtract(u64),
+}
+
+/// Corrects the counts of the windows for which `concerns` holds.
+pub fn correct(
+    payload: Option<&[u8]>,
+    limits: &[Limit],
+    correction: Correction,
+    concerns: impl Fn(&Limit) -> bool,
+    now: u64,
+) -> (Change, Vec<Standing>) {
+    let mut uses = uses(payload, limits, now);
+    let before = uses.clone();
+    let concerned = uses.iter_mut().zip(limits);
+    for (used, _) in concerned.filter(|(_, limit)| concerns(limit)) {
+        match correction {
+            Correction::Reset => (used.used, used.before) = (0, 0),
+            Correction::Add(more) => used.used = used.used.saturating_add(more),
+            Correction::Subtract(less) => used.used = used.used.saturating_sub(less),
+        }
+    }
+    let change = if uses == before {
+        Change::Keep
+    } else {
+        written(&uses, limits)
+    };
+    (change, judged(&uses, limits, 0, now))
+}
+
 /// The stored counts of these limits, as they are at `now`. What is stored of other windows is forgotten: the configuration has
 /// changed.
 fn uses(payload: Option<&[u8]>, limits: &[Limit], now: u64) -> Vec<Use> {

@@ -1,6 +1,7 @@
 //! The phases: charge the request, read its body, reserve what it may use, watch the answer, settle.
 
 mod answer;
+mod desk;
 mod learned;
 mod remote;
 mod reply;
@@ -16,6 +17,7 @@ use crate::own_limits::OwnLimits;
 use crate::rule::Rule;
 use crate::subject::{self, Client};
 use answer::Answering;
+use desk::Question;
 use learned::Learned;
 use remote::{Pending, Remote};
 use std::borrow::Cow;
@@ -48,8 +50,12 @@ pub struct TokenRateLimit {
 pub struct Limiting {
     /// Kept while the body is awaited.
     request: Option<Rc<Incoming>>,
+    /// The head of an operator's order, kept while its body is awaited.
+    order: Option<HeaderMap>,
     /// Kept while Redis is asked.
     pending: Option<Pending>,
+    /// The same, of a client that asks for its budget, or an operator.
+    question: Option<Question>,
     /// The request limits have been seen to.
     counts: bool,
     /// What it holds as long as it is under way.
@@ -140,6 +146,11 @@ impl Filter for TokenRateLimit {
             help: "Leases of concurrent requests: renewed (half of their time had passed), left (counters out of reach: they end by themselves).",
         },
         Metric {
+            name: "tollgate_token_rate_limit_enquiries",
+            labels: &["result"],
+            help: "Questions about counters: budget (a client's own), read and corrected (an operator's), refused (without the operator's key).",
+        },
+        Metric {
             name: "tollgate_token_rate_limit_counters",
             labels: &["event"],
             help: "What counters met with: damaged, overflowed, taken_back, lost (an update made again: another worker was faster).",
@@ -214,7 +225,7 @@ impl TokenRateLimit {
         Charge {
             rule: place,
             key: client.key(
-                &[&self.config.namespace, &rule.name],
+                &rule.scope(&self.config.namespace),
                 &rule.by,
                 !self.config.kong,
             ),
@@ -453,6 +464,9 @@ impl Exchange<TokenRateLimit> for Limiting {
             identity,
             path,
         });
+        if let Some(step) = self.at_desk(filter, &incoming, host) {
+            return step;
+        }
         if let Some(ended) = self.take_leases(filter, &incoming, None, host) {
             return ended;
         }
@@ -489,6 +503,9 @@ impl Exchange<TokenRateLimit> for Limiting {
         body: Body<'_>,
         host: &dyn Host,
     ) -> RequestStep {
+        if let Some(order) = self.order.take() {
+            return self.carry_out(filter, order, body, host);
+        }
         let Some(incoming) = self.request.take() else {
             return RequestStep::unchanged();
         };
@@ -516,9 +533,13 @@ impl Exchange<TokenRateLimit> for Limiting {
         outcome: CallOutcome,
         host: &dyn Host,
     ) -> RequestStep {
+        if let Some(question) = self.question.take() {
+            return self.hear_of(filter, question, &outcome, host);
+        }
         match self.pending.take() {
             Some(pending) => self.hear(filter, pending, &outcome, host),
-            None => RequestStep::unchanged(),
+            // Nothing was asked.
+            None => RequestStep::Reply(filter.unexpected(&HeaderMap::default(), host)),
         }
     }
 

@@ -6,7 +6,8 @@
 //! (`tollgate_token_rate_limit_taken_back`), and only they can refuse what would have fitted. Nothing is ever let through that does
 //! not fit.
 
-use crate::counter::{self, Limit, Settlement, Standing, Total, Verdict};
+use crate::counter::{self, Correction, Limit, Settlement, Standing, Total, Verdict};
+use crate::window::Window;
 use std::rc::Rc;
 use tollgate_kit::host::{Failure, SharedData};
 use tollgate_kit::store::{Key, Place, Table, Updated};
@@ -223,6 +224,40 @@ impl<H: SharedData + ?Sized> Ledger<'_, H> {
             },
         )?;
         Ok(updated.result)
+    }
+
+    /// How a rule's counters stand, and whether they are shared with others for want of room, after a correction. Counters that are shared
+    /// are nobody's to correct, and stay as they are.
+    ///
+    /// # Errors
+    /// When the host does not keep counters.
+    pub(crate) fn consult(
+        &self,
+        charge: &Charge,
+        correction: Option<(Correction, Option<Window>)>,
+    ) -> Result<(Vec<Standing>, bool), Failure> {
+        let limits = &charge.limits;
+        let found = self.table.update(
+            self.host,
+            &charge.key,
+            &charge.overflow,
+            self.now,
+            |payload| {
+                let standings = counter::standings(payload, limits, 0, self.now);
+                (tollgate_kit::store::Change::Keep, standings)
+            },
+        )?;
+        let shared = found.place.is_overflow();
+        let Some((correction, only)) = correction.filter(|_| !shared) else {
+            return Ok((found.result, shared));
+        };
+        let concerns = |limit: &Limit| only.is_none_or(|window| limit.window == window);
+        let updated = self
+            .table
+            .update_at(self.host, &found.place, self.now, |payload| {
+                counter::correct(payload, limits, correction, concerns, self.now)
+            })?;
+        Ok((updated.result, shared))
     }
 }
 

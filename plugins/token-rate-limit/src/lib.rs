@@ -23,6 +23,7 @@
 //! | [`lease`] | requests under way at once |
 //! | `metering` | what a request may use, and what it has used |
 //! | `headers` | what clients are told |
+//! | `enquiry` | what clients and operators ask about counters |
 //! | `filter` | the phases |
 //!
 //! # What is exact
@@ -55,6 +56,7 @@ mod breaker;
 mod config;
 pub mod counter;
 pub mod decimal;
+mod enquiry;
 mod filter;
 mod headers;
 pub mod lease;
@@ -70,8 +72,8 @@ pub mod window;
 
 pub use config::{
     Amount, Compat, Config, Dialect, ErrorCode, Globs, LimitBy, LimitHeaders, Matched, OnLimit,
-    Origin, Path, Policy, Positive, RawConcurrency, RawConfig, RawFront, RawMatch, RawPrice,
-    RawRedis, RawTokenRule, SyncRate, Unmetered, Unreadable,
+    Origin, Path, Policy, Positive, RawAdmin, RawConcurrency, RawConfig, RawFront, RawMatch,
+    RawPrice, RawRedis, RawTokenRule, Secret, Sha256, SyncRate, Unmetered, Unreadable,
 };
 pub use filter::{Limiting, TokenRateLimit};
 pub use rule::{Ending, Unit};

@@ -1,6 +1,7 @@
 //! Counters in Redis, shared by several gateways, through an HTTP front: stock hosts give filters HTTP calls and nothing else.
 //!
-//! One script decides about all limits of a request at once (`charge.lua`), another takes in whatever is told later (`merge.lua`).
+//! One script decides about all limits of a request at once (`charge.lua`), another takes in whatever is told later (`merge.lua`), a third
+//! answers questions (`consult.lua`).
 //! Each charge and each batch has an id that the scripts remember, so that a repeat after a timeout counts once. Windows are numbered by
 //! the gateways' clocks, and a counter that a clock ahead of this one has moved on is charged where it is.
 //!
@@ -12,32 +13,54 @@
 //! All names of one namespace have one hash tag: a script's keys must be on one node of a Redis Cluster.
 
 use crate::config::{Dialect, Front};
-use crate::counter::{self, Kind, Limit, Total};
+use crate::counter::{self, Correction, Kind, Limit, Total};
 use crate::ledger::{Account, Charge};
 use crate::outbox::Item;
+use crate::window::Window;
 use std::fmt::Write as _;
 use tollgate_kit::json::{self, Value};
 use tollgate_kit::step::{Call, CallOutcome};
 use tollgate_kit::store::Key;
 
-const CHARGE: &str = concat!(
-    include_str!("redis/window.lua"),
-    include_str!("redis/charge.lua")
-);
-const MERGE: &str = concat!(
-    include_str!("redis/window.lua"),
-    include_str!("redis/merge.lua")
-);
+/// A script.
+struct Script {
+    text: &'static str,
+    /// What it is called by once Redis has seen it: the SHA-1 of what [`stripped`] leaves of it (a test computes it).
+    digest: &'static str,
+}
+
+/// Decides about a request.
+const CHARGE: Script = Script {
+    text: concat!(
+        include_str!("redis/window.lua"),
+        include_str!("redis/charge.lua")
+    ),
+    digest: "4d8c54ed457595bb58128953990e1b0a7c758f84",
+};
+
+/// Takes in what is told later.
+const MERGE: Script = Script {
+    text: concat!(
+        include_str!("redis/window.lua"),
+        include_str!("redis/merge.lua")
+    ),
+    digest: "8c483332e6203eb65695241021d4fd4244dcd174",
+};
+
+/// Answers questions, and corrects.
+const CONSULT: Script = Script {
+    text: concat!(
+        include_str!("redis/window.lua"),
+        include_str!("redis/consult.lua")
+    ),
+    digest: "0d9ee6e8e820a883fd1b3ba937268fedbf70bb3a",
+};
 
 /// So long, in milliseconds, the repeat of a charge is known, and may still be taken back.
 const CHARGE_KNOWN: u64 = 120_000;
 
 /// So long, in milliseconds, the repeat of a batch is known.
 const BATCH_KNOWN: u64 = 3_600_000;
-
-/// What the scripts are called by once Redis has seen them: the SHA-1 of what [`stripped`] leaves of them (a test computes it).
-const CHARGE_SHA: &str = "04cc9c18233bc213106d26cd30e3132b5d706ab7";
-const MERGE_SHA: &str = "b98c9554ca73a68a6eea052076b39cd07977efe3";
 
 /// What Redis said to a charge.
 #[derive(Debug)]
@@ -85,7 +108,7 @@ impl Redis {
     /// Asks whether all of these charges fit, and makes them if they do.
     pub(crate) fn charge(&self, spelt: Spelt, id: &Key, charges: &[Charge], now: u64) -> Call {
         let keys = charges.len().saturating_add(1);
-        let mut words = script(spelt, CHARGE, CHARGE_SHA, keys);
+        let mut words = CHARGE.words(spelt, keys);
         words.push(self.name("operation", id));
         for charge in charges {
             words.push(self.name("counter", &charge.key));
@@ -110,7 +133,7 @@ impl Redis {
     /// Tells what has been counted without Redis, and what has become of what it was asked.
     pub(crate) fn merge(&self, spelt: Spelt, id: &Key, items: &[Item], now: u64) -> Call {
         let keys = items.len().saturating_mul(2).saturating_add(1);
-        let mut words = script(spelt, MERGE, MERGE_SHA, keys);
+        let mut words = MERGE.words(spelt, keys);
         words.push(self.name("operation", id));
         for item in items {
             words.push(self.name("operation", item.takes_back.as_ref().unwrap_or(id)));
@@ -129,6 +152,44 @@ impl Redis {
                 words.push(limit.most.to_string());
                 words.push(kind(limit.kind).to_owned());
                 words.push(length(limit, number).to_string());
+            }
+        }
+        self.call(&words)
+    }
+
+    /// Asks how the counters of these charges stand, and corrects them first where that is wanted: one window of each, or all.
+    pub(crate) fn consult(
+        &self,
+        spelt: Spelt,
+        id: &Key,
+        charges: &[&Charge],
+        correction: Option<(Correction, Option<Window>)>,
+        now: u64,
+    ) -> Call {
+        let mut words = CONSULT.words(spelt, charges.len().saturating_add(1));
+        words.push(self.name("operation", id));
+        for charge in charges {
+            words.push(self.name("counter", &charge.key));
+        }
+        words.push(CHARGE_KNOWN.to_string());
+        for charge in charges {
+            words.push(charge.limits.len().to_string());
+            for limit in charge.limits.iter() {
+                let number = limit.window.number(now);
+                words.push(limit.window.code().to_string());
+                words.push(number.to_string());
+                words.push(limit.most.to_string());
+                words.push(kind(limit.kind).to_owned());
+                words.push(length(limit, number).to_string());
+                let concerns = |only: Option<Window>| only.is_none_or(|it| it == limit.window);
+                words.push(match correction {
+                    Some((correction, only)) if concerns(only) => match correction {
+                        Correction::Reset => "reset".to_owned(),
+                        Correction::Add(more) => more.to_string(),
+                        Correction::Subtract(less) => format!("-{less}"),
+                    },
+                    _ => "0".to_owned(),
+                });
             }
         }
         self.call(&words)
@@ -199,20 +260,20 @@ impl Redis {
         Ok(decision)
     }
 
-    /// What Redis has now of each item's windows.
+    /// What Redis has of counters with so many windows each: the answer to [`Redis::merge`] and [`Redis::consult`].
     ///
     /// # Errors
     /// Says why that is not known.
-    pub(crate) fn merged(
+    pub(crate) fn totals(
         &self,
         outcome: &CallOutcome,
         id: &Key,
-        items: &[Item],
+        windows: impl Iterator<Item = usize>,
     ) -> Result<Vec<Vec<Total>>, Unanswered> {
         let text = self.answer(outcome, id)?;
         let mut numbers = Numbers(text.split(' '));
         numbers.skip_id();
-        let totals = items.iter().map(|item| numbers.totals(item.limits.len()));
+        let totals = windows.map(|windows| numbers.totals(windows));
         totals.collect::<Option<_>>().ok_or_else(|| self.strange())
     }
 
@@ -306,13 +367,15 @@ fn hex(key: &Key) -> String {
         })
 }
 
-/// The first words of a command that runs a script with so many keys.
-fn script(spelt: Spelt, text: &str, digest: &str, keys: usize) -> Vec<String> {
-    let (command, script) = match spelt {
-        Spelt::Briefly => ("EVALSHA", digest.to_owned()),
-        Spelt::Out => ("EVAL", stripped(text)),
-    };
-    vec![command.to_owned(), script, keys.to_string()]
+impl Script {
+    /// The first words of a command that runs it with so many keys.
+    fn words(&self, spelt: Spelt, keys: usize) -> Vec<String> {
+        let (command, script) = match spelt {
+            Spelt::Briefly => ("EVALSHA", self.digest.to_owned()),
+            Spelt::Out => ("EVAL", stripped(self.text)),
+        };
+        vec![command.to_owned(), script, keys.to_string()]
+    }
 }
 
 /// The numbers of an answer, one after the other.

@@ -101,6 +101,11 @@ impl Concurrency {
         self.by.iter().any(told) || !self.matching.model.is_empty()
     }
 
+    /// What its leases' keys begin with: they are told from counters of a rule that was called the same.
+    pub(crate) fn scope<'r>(&'r self, namespace: &'r str) -> [&'r str; 3] {
+        ["leases", namespace, &self.name]
+    }
+
     /// The limit for a consumer: its own, where it has one, in place of the rule's.
     pub(crate) fn limit_of(&self, own: &OwnLimits) -> u64 {
         own.at_once(&self.name).map_or(self.limit, Decimal::ceil)
@@ -120,11 +125,26 @@ pub(crate) struct Matching {
 
 impl Matching {
     pub(crate) fn matches(&self, client: &Client<'_>) -> bool {
-        fit(&self.model, [client.model.unwrap_or_default()]) && self.matches_but_for_model(client)
+        self.matches_model(client) && self.matches_but_for_model(client)
+    }
+
+    pub(crate) fn matches_model(&self, client: &Client<'_>) -> bool {
+        fit(&self.model, [client.model.unwrap_or_default()])
     }
 
     /// What can be said before the body has told the model.
     pub(crate) fn matches_but_for_model(&self, client: &Client<'_>) -> bool {
+        let header = |(name, glob): &(String, Glob)| {
+            let mut values = client.headers.all(name);
+            values.any(|value| glob.matches(&String::from_utf8_lossy(value)))
+        };
+        self.matches_identity(client)
+            && self.matches_path(client)
+            && self.headers.iter().all(header)
+    }
+
+    /// Whether it is for this consumer.
+    pub(crate) fn matches_identity(&self, client: &Client<'_>) -> bool {
         let names = client.identity.into_iter().flat_map(|identity| {
             [
                 Some(identity.consumer.as_str()),
@@ -132,16 +152,13 @@ impl Matching {
                 identity.custom_id.as_deref(),
             ]
         });
-        let path = || String::from_utf8_lossy(&crate::path::normalised(client.path)).into_owned();
-        let header = |(name, glob): &(String, Glob)| {
-            let mut values = client.headers.all(name);
-            values.any(|value| glob.matches(&String::from_utf8_lossy(value)))
-        };
         let names = names.flatten().filter(|name| !name.is_empty());
-        fit(&self.consumer, names)
-            && fit(&self.group, client.groups())
-            && fit(&self.path, iter::once_with(path))
-            && self.headers.iter().all(header)
+        fit(&self.consumer, names) && fit(&self.group, client.groups())
+    }
+
+    pub(crate) fn matches_path(&self, client: &Client<'_>) -> bool {
+        let path = || String::from_utf8_lossy(&crate::path::normalised(client.path)).into_owned();
+        fit(&self.path, iter::once_with(path))
     }
 }
 
@@ -152,6 +169,11 @@ fn fit(globs: &[Glob], names: impl IntoIterator<Item: AsRef<str>>) -> bool {
 }
 
 impl Rule {
+    /// What its counters' keys begin with.
+    pub(crate) fn scope<'r>(&'r self, namespace: &'r str) -> [&'r str; 2] {
+        [namespace, &self.name]
+    }
+
     /// The limits for a consumer: its own, where it has such, in place of the rule's.
     pub(crate) fn limits_of(&self, own: &OwnLimits) -> Rc<[Limit]> {
         let mut limits = self.limits.iter();

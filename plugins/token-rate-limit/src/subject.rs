@@ -35,6 +35,54 @@ pub(crate) enum Part {
     Provider,
 }
 
+impl Part {
+    /// As a configuration spells it.
+    pub(crate) fn word(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Part::Consumer => "consumer",
+            Part::Credential => "credential",
+            Part::Group => "group",
+            Part::Ip => "ip",
+            Part::Header(name) => return Cow::Owned(format!("header:{name}")),
+            Part::Service => "service",
+            Part::Route => "route",
+            Part::Path | Part::ThisPath(_) => "path",
+            Part::Model => "model",
+            Part::Provider => "provider",
+        })
+    }
+
+    /// Whether it is part of who a client is known to be.
+    pub(crate) fn is_identity(&self) -> bool {
+        matches!(self, Part::Consumer | Part::Credential | Part::Group)
+    }
+
+    /// What it may turn out to be, by the word for each, in the order in which a request is asked.
+    fn kinds(&self) -> Vec<(Cow<'static, str>, Kind)> {
+        let own = match self {
+            Part::Consumer => Kind::Consumer,
+            Part::Credential => Kind::Credential,
+            Part::Group => Kind::Group,
+            Part::Ip => Kind::Address,
+            Part::Header(_) => Kind::Header,
+            Part::Service => Kind::Service,
+            Part::Route => Kind::Route,
+            Part::Path | Part::ThisPath(_) => Kind::Path,
+            Part::Model => Kind::Model,
+            Part::Provider => Kind::Provider,
+        };
+        let mut kinds = vec![(self.word(), own)];
+        if *self == Part::Consumer {
+            kinds.push((Part::Credential.word(), Kind::Credential));
+        }
+        // These are known of every request.
+        if !matches!(self, Part::Ip | Part::Path | Part::Model | Part::Provider) {
+            kinds.push((Part::Ip.word(), Kind::Address));
+        }
+        kinds
+    }
+}
+
 /// What a part turned out to be, so that a header that spells an address does not pass for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -142,31 +190,49 @@ impl<'r> Client<'r> {
     /// The key of the counter for these parts, under a scope: a namespace and a rule's name. `typed` tells a header's value from an address
     /// that is spelled alike; Kong does not.
     pub(crate) fn key(&self, scope: &[&str], parts: &[Part], typed: bool) -> Key {
-        let mut digest = Digest::default();
-        for text in scope {
-            digest.part(text.as_bytes());
-        }
+        let mut digest = Digest::of(scope);
         for part in parts {
             let (kind, value) = self.part(part);
-            if typed {
-                digest.part(kind.word().as_bytes());
-                if let (Kind::Header, Part::Header(name)) = (kind, part) {
-                    digest.part(name.as_bytes());
-                }
-            }
-            digest.part(&value);
+            digest.identified(part, kind, &value, typed);
         }
         digest.key()
     }
 }
 
+/// The key of the counter for a subject that is spelled out, part by part; `named` knows the value of a word.
+///
+/// # Errors
+/// The words of which one is wanted, for the first part that nothing is said of.
+pub(crate) fn key_of_named(
+    scope: &[&str],
+    parts: &[Part],
+    typed: bool,
+    mut named: impl FnMut(&str) -> Option<String>,
+) -> Result<Key, Vec<String>> {
+    let mut digest = Digest::of(scope);
+    for part in parts {
+        let kinds = part.kinds();
+        let found = kinds
+            .iter()
+            .find_map(|(word, kind)| Some((kind, named(word)?)));
+        let Some((kind, value)) = found else {
+            return Err(kinds
+                .into_iter()
+                .map(|(word, _)| word.into_owned())
+                .collect());
+        };
+        let value = match kind {
+            Kind::Path => path::normalised(value.as_bytes()),
+            _ => value.into_bytes(),
+        };
+        digest.identified(part, *kind, &value, typed);
+    }
+    Ok(digest.key())
+}
+
 /// The key of something that is nobody's counter.
 pub(crate) fn key(parts: &[&str]) -> Key {
-    let mut digest = Digest::default();
-    for part in parts {
-        digest.part(part.as_bytes());
-    }
-    digest.key()
+    Digest::of(parts).key()
 }
 
 /// The same, of bytes.
@@ -181,6 +247,25 @@ pub(crate) fn digest(parts: &[&[u8]]) -> Key {
 struct Digest(Sha256);
 
 impl Digest {
+    fn of(scope: &[&str]) -> Digest {
+        let mut digest = Digest::default();
+        for text in scope {
+            digest.part(text.as_bytes());
+        }
+        digest
+    }
+
+    /// A part of a subject, as what it turned out to be.
+    fn identified(&mut self, part: &Part, kind: Kind, value: &[u8], typed: bool) {
+        if typed {
+            self.part(kind.word().as_bytes());
+            if let (Kind::Header, Part::Header(name)) = (kind, part) {
+                self.part(name.as_bytes());
+            }
+        }
+        self.part(value);
+    }
+
     fn part(&mut self, part: &[u8]) {
         self.0.update((part.len() as u64).to_le_bytes());
         self.0.update(part);

@@ -104,6 +104,20 @@ impl Window {
         }
     }
 
+    /// The field of a configuration that says its limit, or its length where it is a window of one's own.
+    #[must_use]
+    pub fn field(self) -> &'static str {
+        match self {
+            Window::Second => "second",
+            Window::Minute => "minute",
+            Window::Hour => "hour",
+            Window::Day => "day",
+            Window::Month => "month",
+            Window::Year => "year",
+            Window::Seconds(_) => "window_seconds",
+        }
+    }
+
     /// As it stands in a header's name: `Minute`; a window of one's own is its seconds.
     #[must_use]
     pub fn name(self) -> String {

@@ -4,6 +4,7 @@
 //! A filter that traps is closed for good here: every later request would get 503, and nothing would hide it.
 
 mod concurrency;
+mod desk;
 mod header_transform;
 mod hostile;
 mod kit;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tollgate_harness::profile::Profile;
 use tollgate_harness::sim::faults::{Sweep, Tried};
-use tollgate_harness::sim::{Response, Setting};
+use tollgate_harness::sim::{Request, Response, Setting};
 use tollgate_harness::vm::Callback;
 
 use super::{chat, setting, tokens};
@@ -61,4 +61,42 @@ fn without_tolerance_nothing_passes_uncounted() {
             assert!(got.status() == 500 || got.header("x-ratelimit-remaining-tokens").is_some());
         }
     });
+}
+
+/// Questions of a client and of an operator, and a request that shows what has become of its counter.
+fn questions(profile: Profile) -> Sweep<impl Fn() -> Setting> {
+    const KEY: &str = "an-operators-key-of-some-length";
+    let order =
+        json!({"rule": "requests", "by": {"ip": "127.0.0.1"}, "action": "add", "amount": 1});
+    let ask = move || Request::post("/limits").body(order.to_string());
+    let setting = move || {
+        let mut config = config(true);
+        config["budget_path"] = json!("/budget");
+        config["admin"] = json!({"path": "/limits", "key": KEY});
+        setting(profile, &config)
+    };
+    Sweep::of(setting).requests([
+        Request::get("/budget"),
+        ask(),
+        ask().header("x-admin-key", KEY),
+        chat(&json!({})),
+    ])
+}
+
+#[test]
+fn no_question_reaches_the_upstream_and_none_is_answered_without_the_key() {
+    for profile in [Profile::Envoy, Profile::Kong] {
+        questions(profile).check(|tried, got| {
+            let path = tried.failure.filter(|failure| {
+                // Where the host does not tell the path, nobody can know what a request is for.
+                failure.hostcall.contains("header") || failure.hostcall.contains("property")
+            });
+            if tried.index < 3 && path.is_none() {
+                assert!(got.upstream().is_none(), "a question went upstream");
+            }
+            if tried.index == 1 {
+                assert_ne!(got.status(), 200);
+            }
+        });
+    }
 }

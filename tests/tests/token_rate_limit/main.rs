@@ -2,6 +2,7 @@
 
 mod answers;
 mod concurrency;
+mod desk;
 mod faults;
 mod own_limits;
 mod peers;

@@ -156,18 +156,7 @@ impl Field for Origin {
 
     #[cfg(not(target_family = "wasm"))]
     fn to_json(&self) -> Json {
-        Json::from(match &self.0 {
-            Part::Consumer => "consumer",
-            Part::Credential => "credential",
-            Part::Group => "group",
-            Part::Ip => "ip",
-            Part::Route => "route",
-            Part::Service => "service",
-            Part::Path | Part::ThisPath(_) => "path",
-            Part::Model => "model",
-            Part::Provider => "provider",
-            Part::Header(name) => return Json::from(format!("header:{name}")),
-        })
+        Json::from(self.0.word())
     }
 }
 

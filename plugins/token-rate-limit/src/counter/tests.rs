@@ -264,3 +264,46 @@ proptest! {
         prop_assert_eq!(stored.used(&limits, now), [total]);
     }
 }
+
+#[test]
+fn a_correction_changes_the_windows_that_are_meant_and_no_other() {
+    let limits = [
+        Limit {
+            window: Window::Minute,
+            most: 100,
+            kind: Kind::FixedWithDebt,
+        },
+        Limit {
+            window: Window::Hour,
+            most: 1000,
+            kind: Kind::Sliding,
+        },
+    ];
+    let mut stored: Option<Vec<u8>> = None;
+    let mut corrected = |correction, only: Option<Window>, now| {
+        let concerns = |limit: &Limit| only.is_none_or(|window| limit.window == window);
+        let (change, standings) = correct(stored.as_deref(), &limits, correction, concerns, now);
+        if let Change::Write { payload, .. } = change {
+            stored = Some(payload);
+        }
+        standings
+            .iter()
+            .map(|standing| standing.used)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(corrected(Correction::Subtract(5), None, 0), [0, 0]);
+    assert_eq!(corrected(Correction::Add(70), None, 0), [70, 70]);
+    assert_eq!(
+        corrected(Correction::Add(50), Some(Window::Minute), 0),
+        [120, 70]
+    );
+    assert_eq!(corrected(Correction::Subtract(80), None, 0), [40, 0]);
+    assert_eq!(corrected(Correction::Add(200), None, 0), [240, 200]);
+    // Debt is carried over, and what a sliding window remembers is forgotten too.
+    assert_eq!(corrected(Correction::Subtract(0), None, 3600), [0, 200]);
+    assert_eq!(
+        corrected(Correction::Reset, Some(Window::Hour), 3600),
+        [0, 0]
+    );
+    assert_eq!(corrected(Correction::Add(0), None, 3601), [0, 0]);
+}

@@ -7,6 +7,7 @@
 use super::{Incoming, TokenRateLimit};
 use crate::breaker::Breaker;
 use crate::config::Front;
+use crate::counter::Total;
 use crate::ledger::{Charge, Held, Told};
 use crate::metering::Demand;
 use crate::outbox::Outbox;
@@ -95,7 +96,12 @@ impl Remote {
 
     /// Whether it is to be asked about a request now.
     pub(super) fn answers(&self) -> bool {
-        self.decides() && !self.breaker.is_open()
+        self.decides() && self.is_reachable()
+    }
+
+    /// Whether it may be asked now.
+    pub(super) fn is_reachable(&self) -> bool {
+        !self.breaker.is_open()
     }
 
     /// What is to be told now.
@@ -150,7 +156,10 @@ impl TokenRateLimit {
             }),
             Some(Asking::Batch) => {
                 let merged = remote.outbox.under_way().map(|batch| {
-                    remote.redis.merged(outcome, &batch.id, &batch.items)
+                    {
+                        let windows = batch.items.iter().map(|item| item.limits.len());
+                        remote.redis.totals(outcome, &batch.id, windows)
+                    }
                 });
                 match merged {
                     None => return,
@@ -206,15 +215,7 @@ impl TokenRateLimit {
             Ok(decision) => {
                 self.answered(None, host);
                 for (charge, totals) in pending.charges.iter().zip(&decision.totals) {
-                    let windows: Vec<_> = totals.iter().map(|total| total.number).collect();
-                    let _ = self.ledger(host).adopt(&Told {
-                        key: &charge.key,
-                        overflow: &charge.overflow,
-                        limits: &charge.limits,
-                        totals,
-                        amount: 0,
-                        windows: &windows,
-                    });
+                    self.adopt(charge, totals, host);
                 }
                 Said::Decided(decision)
             }
@@ -234,8 +235,22 @@ impl TokenRateLimit {
         }
     }
 
+    /// Takes over what Redis has of a counter.
+    pub(super) fn adopt(&self, charge: &Charge, totals: &[Total], host: &dyn Host) {
+        let windows: Vec<_> = totals.iter().map(|total| total.number).collect();
+        // Without it this gateway goes by what it has counted itself.
+        let _ = self.ledger(host).adopt(&Told {
+            key: &charge.key,
+            overflow: &charge.overflow,
+            limits: &charge.limits,
+            totals,
+            amount: 0,
+            windows: &windows,
+        });
+    }
+
     /// Sees to the breaker, and says once that Redis does not answer and once that it is back.
-    fn answered(&mut self, failure: Option<Unanswered>, host: &dyn Host) {
+    pub(super) fn answered(&mut self, failure: Option<Unanswered>, host: &dyn Host) {
         let Some(remote) = &mut self.remote else {
             return;
         };

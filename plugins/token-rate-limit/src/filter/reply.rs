@@ -64,6 +64,43 @@ impl TokenRateLimit {
         self.plain(413, &message, Some("request_too_large"), request, host)
     }
 
+    /// Who asks has to show who it is.
+    pub(super) fn unauthorized(
+        &self,
+        message: &str,
+        request: &HeaderMap,
+        host: &dyn Host,
+    ) -> Reply {
+        let problem = Problem {
+            status: 401,
+            message,
+            code: Some("unauthorized"),
+            headers: vec![(Cow::Borrowed("WWW-Authenticate"), b"Key".to_vec())],
+        };
+        self.error(problem, request, host)
+    }
+
+    pub(super) fn wrong_method(
+        &self,
+        allowed: &str,
+        request: &HeaderMap,
+        host: &dyn Host,
+    ) -> Reply {
+        let problem = Problem {
+            status: 405,
+            message: "Method not allowed",
+            code: Some("method_not_allowed"),
+            headers: vec![(Cow::Borrowed("Allow"), allowed.as_bytes().to_vec())],
+        };
+        self.error(problem, request, host)
+    }
+
+    /// What an enquiry gets when counters can't be read.
+    pub(super) fn unreachable(&self, request: &HeaderMap, host: &dyn Host) -> Reply {
+        let message = "Counters can't be reached";
+        self.plain(503, message, Some("counters_unreachable"), request, host)
+    }
+
     /// A refusal by Kong's request limits.
     pub(super) fn too_many_requests(
         &self,

@@ -5,6 +5,7 @@ use crate::lease::{Claim, Grant, Register};
 use crate::ledger::Oddities;
 use crate::metering::Demand;
 use crate::rule::Concurrency;
+use crate::subject::Client;
 use tollgate_kit::host::Host;
 use tollgate_kit::step::{RequestStep, ResponseStep};
 
@@ -108,7 +109,7 @@ impl Limiting {
 }
 
 impl TokenRateLimit {
-    fn register<'h>(&self, host: &'h dyn Host) -> Register<'h, dyn Host + 'h> {
+    pub(super) fn register<'h>(&self, host: &'h dyn Host) -> Register<'h, dyn Host + 'h> {
         Register {
             table: self.config.table,
             host,
@@ -128,18 +129,18 @@ impl TokenRateLimit {
         let client = incoming.client(self, demand, host);
         rules
             .filter(|(_, rule)| rule.matching.matches(&client))
-            .map(|(place, rule)| Claim {
-                rule: place,
-                key: client.key(&self.lease_scope(rule), &rule.by, true),
-                overflow: rule.overflow,
-                most: rule.limit_of(&incoming.own_limits),
-                ttl: rule.ttl,
-            })
+            .map(|(place, rule)| self.claim(place, rule, &client))
             .collect()
     }
 
-    /// Leases are told from counters of a rule that was called the same.
-    fn lease_scope<'r>(&'r self, rule: &'r Concurrency) -> [&'r str; 3] {
-        ["leases", &self.config.namespace, &rule.name]
+    /// What one rule wants of a client.
+    pub(super) fn claim(&self, place: usize, rule: &Concurrency, client: &Client<'_>) -> Claim {
+        Claim {
+            rule: place,
+            key: client.key(&rule.scope(&self.config.namespace), &rule.by, true),
+            overflow: rule.overflow,
+            most: rule.limit_of(client.own_limits),
+            ttl: rule.ttl,
+        }
     }
 }

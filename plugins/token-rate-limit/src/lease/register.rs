@@ -3,7 +3,7 @@
 use super::{Lease, Verdict};
 use crate::ledger::Oddities;
 use tollgate_kit::host::{Failure, SharedData};
-use tollgate_kit::store::{Key, Place, Table, Updated};
+use tollgate_kit::store::{Change, Key, Place, Table, Updated};
 
 /// What a request wants of one rule.
 #[derive(Clone, Debug)]
@@ -131,5 +131,28 @@ impl<H: SharedData + ?Sized> Register<'_, H> {
         tenancy.lease = updated.result;
         tenancy.renew_at = self.now.saturating_add(ttl.div_ceil(2));
         Ok(true)
+    }
+
+    /// How many leases are held, and whether they are shared with others for want of room, after they have been forgotten (`reset`).
+    /// Leases that are shared are nobody's to forget.
+    ///
+    /// # Errors
+    /// When the host does not keep leases.
+    pub(crate) fn consult(&self, claim: &Claim, reset: bool) -> Result<(u64, bool), Failure> {
+        let (ttl, now) = (claim.ttl, self.now);
+        let found = self
+            .table
+            .update(self.host, &claim.key, &claim.overflow, now, |payload| {
+                (Change::Keep, super::held(payload, ttl, now))
+            })?;
+        let shared = found.place.is_overflow();
+        if !reset || shared {
+            return Ok((found.result, shared));
+        }
+        self.table
+            .update_at(self.host, &found.place, now, |payload| {
+                (super::reset(payload, ttl, now), ())
+            })?;
+        Ok((0, shared))
     }
 }

@@ -6,8 +6,9 @@ local function stand(key, code, number, most, kind)
   local stored = redis.call('HMGET', key, code .. 'n', code .. 'u', code .. 'b')
   local last = tonumber(stored[1] or number)
   local used, before = tonumber(stored[2] or 0), tonumber(stored[3] or 0)
-  if last == number + 1 then
-    -- Another gateway's clock is ahead, or has read the time later.
+  if last > number then
+    -- Another gateway's clock is ahead: a counter never goes back, or whoever is behind would open its window anew. Should that clock be
+    -- wrong, what it has written is refused until it expires.
     number = last
   elseif last < number then
     local passed = number - last
