@@ -89,11 +89,15 @@ fuzz target seconds="60":
 fuel: wasm
     cargo test --quiet --package tollgate-tests --test cost -- --nocapture
 
+# print what token-rate-limit costs as clients and rules grow
+fuel-growth: wasm
+    cargo run --quiet --package tollgate-tests --bin limits-growth
+
 # accept the present cost as the golden one
 fuel-accept: wasm
     TOLLGATE_ACCEPT_COST=1 cargo test --quiet --package tollgate-tests --test cost
 
-# measure the CPU a request costs on a real Envoy: without filters, with one that does nothing, with key-auth
+# measure the CPU that requests, chats and streams cost on a real Envoy: without filters, with one that does nothing, with key-auth and token-rate-limit
 bench-envoy: setup wasm
     cargo run --quiet --package tollgate-tests --bin envoy-cpu
 
@@ -107,17 +111,26 @@ bench-streams count="10000": wasm
     cargo build --quiet --release --package tollgate-harness --package tollgate-tests --bin tollgate --bin proxy-load
     target/release/proxy-load hold --count {{ count }}
 
-# measure how many decisions a second Redis makes through Webdis, and what counters take of its memory
-bench-redis: redis-packages
+# measure what a limit in Redis costs: decisions a second through Webdis, memory of counters, requests through an Envoy beside a local limit
+bench-redis: setup wasm
     cargo build --quiet --release --package tollgate-tests --bin proxy-load
     target/release/proxy-load webdis
+    target/release/proxy-load limits
+
+# measure the time between events of streams on a real Envoy, with token-rate-limit and without
+bench-gap: setup wasm
+    cargo run --quiet --package tollgate-tests --bin sse-gap
+
+# measure how far a token limit is passed, and how much of it is left, under 64 clients at once: here, in Redis, with sync_rate
+bench-overshoot: setup wasm
+    cargo run --quiet --package tollgate-tests --bin overshoot
 
 # measure how many schedules a second the simulator tries
 bench-races: wasm
     cargo run --quiet --package tollgate-tests --bin sim-rate
 
 # all figures
-bench: fuel bench-envoy bench-proxy bench-streams bench-redis bench-races
+bench: fuel fuel-growth bench-envoy bench-gap bench-overshoot bench-proxy bench-streams bench-redis bench-races
 
 # delete what was built and downloaded
 clean:

@@ -14,7 +14,7 @@ use tollgate_kit::store::Key;
 const MOST: usize = 10_000;
 
 /// So many counters one batch has at most, that Redis, which does nothing else meanwhile, is soon done.
-const BATCH: usize = 500;
+pub(crate) const BATCH: usize = 500;
 
 /// What is to be done to one counter.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use crate::config::Front;
 use crate::counter::Total;
 use crate::ledger::{Charge, Held, Told};
 use crate::metering::Demand;
-use crate::outbox::Outbox;
+use crate::outbox::{BATCH, Outbox};
 use crate::redis::{Decision, Redis, Spelt, Unanswered};
 use crate::subject;
 use std::rc::Rc;
@@ -19,8 +19,8 @@ use tollgate_kit::host::{Host, Level};
 use tollgate_kit::step::{Call, CallOutcome};
 use tollgate_kit::store::Key;
 
-/// How often what requests came to is told, where Redis is asked about each of them.
-const SETTLING: Duration = Duration::from_millis(250);
+/// How often there is a look at what is to be told, at least; and it is told, where Redis is asked about each request.
+const TICK: Duration = Duration::from_millis(250);
 
 /// How often Redis is asked what it does when its memory is full: an operator may change it.
 const LOOK: Duration = Duration::from_secs(600);
@@ -36,6 +36,9 @@ pub(super) struct Remote {
     asking: Option<Asking>,
     /// How the next batch names its script.
     spelt: Spelt,
+    /// When it was told something last, and when to do so again, since 1970.
+    sent: Duration,
+    due: Duration,
     /// When to look again what it does when its memory is full, since 1970.
     look: Duration,
 }
@@ -81,12 +84,14 @@ impl Remote {
             breaker: Breaker::default(),
             asking: None,
             spelt: Spelt::Briefly,
+            sent: Duration::ZERO,
+            due: Duration::ZERO,
             look: Duration::ZERO,
         }
     }
 
     pub(super) fn tick_period(&self) -> Duration {
-        self.sync.unwrap_or(SETTLING)
+        self.sync.map_or(TICK, |sync| sync.min(TICK))
     }
 
     /// Whether each request is Redis' to decide.
@@ -115,10 +120,12 @@ impl Remote {
             self.asking = Some(Asking::Memory);
             return Some(self.redis.memory());
         }
-        if self.outbox.is_empty() && !self.breaker.is_open() {
+        let idle = now < self.due || self.outbox.is_empty();
+        if idle && !self.breaker.is_open() {
             return None;
         }
         self.asking = Some(Asking::Batch);
+        self.sent = now;
         // It may have no items: an attempt all the same.
         let batch = self.outbox.batch(operation(&[], host));
         Some(
@@ -156,10 +163,8 @@ impl TokenRateLimit {
             }),
             Some(Asking::Batch) => {
                 let merged = remote.outbox.under_way().map(|batch| {
-                    {
-                        let windows = batch.items.iter().map(|item| item.limits.len());
-                        remote.redis.totals(outcome, &batch.id, windows)
-                    }
+                    let windows = batch.items.iter().map(|item| item.limits.len());
+                    remote.redis.totals(outcome, &batch.id, windows)
                 });
                 match merged {
                     None => return,
@@ -174,6 +179,9 @@ impl TokenRateLimit {
                     Some(Ok(totals)) => {
                         remote.spelt = Spelt::Briefly;
                         let items = remote.outbox.arrived();
+                        // A full batch has left something behind.
+                        let rests = remote.sync.filter(|_| items.len() < BATCH);
+                        remote.due = remote.sent.saturating_add(rests.unwrap_or_default());
                         for (item, totals) in items.iter().zip(&totals) {
                             let Some(rule) = self.rule(item.rule) else {
                                 continue;

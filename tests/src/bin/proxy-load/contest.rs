@@ -17,9 +17,9 @@ use super::{Options, Pace};
 const KEY: &str = "sk-0000000500-abcdefghijklmnopqrstuvwxyz";
 
 /// A process that serves, until it is dropped.
-struct Serving {
+pub(super) struct Serving {
     child: Child,
-    address: String,
+    pub(super) address: String,
 }
 
 impl Serving {
@@ -46,7 +46,7 @@ impl Serving {
     }
 
     /// The other side of every measurement.
-    fn upstream() -> anyhow::Result<Self> {
+    pub(super) fn upstream() -> anyhow::Result<Self> {
         Self::start(Command::new(std::env::current_exe()?).arg("upstream"))
     }
 

@@ -10,6 +10,9 @@
 //! `proxy-load webdis [--rounds N] [--seconds N] [--connections N]` starts Redis and Webdis, with 1, 4 and 8 threads by turns, and
 //! charges a counter; prints medians, and what counters take of Redis' memory.
 //!
+//! `proxy-load limits [--rounds N] [--seconds N] [--connections N]` starts a real Envoy with one worker, Redis and Webdis, and sends
+//! through token-rate-limit with its counters here and there by turns; prints medians.
+//!
 //! `proxy-load rps --target HOST:PORT [--seconds N] [--connections N] [--header 'NAME: VALUE'] [--path PATH]` sends
 //! requests over kept HTTP/1.1 connections, one at a time on each, and prints requests a second and latencies.
 //!
@@ -22,6 +25,7 @@
 
 mod contest;
 mod counters;
+mod limits;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -51,6 +55,7 @@ fn main() -> anyhow::Result<()> {
         "compare" => return contest::compare(&options),
         "hold" => return contest::hold(&options),
         "webdis" => return counters::measure(&options),
+        "limits" => return limits::compare(&options),
         _ => {}
     }
     on_this_thread(async {
@@ -58,7 +63,7 @@ fn main() -> anyhow::Result<()> {
             "rps" => rps(options).await,
             "streams" => streams(options).await,
             "upstream" => upstream(&options).await,
-            _ => bail!("the modes are compare, hold, webdis, rps, streams and upstream"),
+            _ => bail!("the modes are compare, hold, webdis, limits, rps, streams and upstream"),
         }
     })
 }
