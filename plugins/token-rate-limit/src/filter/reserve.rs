@@ -105,7 +105,7 @@ impl Limiting {
         incoming: &Incoming,
         demand: Option<&Demand>,
         host: &dyn Host,
-    ) -> Result<Vec<Charge>, RequestStep> {
+    ) -> Result<Vec<Charge>, Box<RequestStep>> {
         let mut charges = Vec::new();
         if !self.counts {
             charges.extend(filter.count(incoming, host));
@@ -116,19 +116,21 @@ impl Limiting {
         }
         if charges.is_empty() {
             host.count(Outcome::Admitted.metric(), 1);
-            return Err(RequestStep::unchanged());
+            return Err(Box::new(RequestStep::unchanged()));
         }
         let of_tokens = charges.iter().skip(requests);
         if let Some(denied) = of_tokens.clone().find(|charge| charge.is_denied()) {
             let model = demand.and_then(|demand| demand.model.as_deref());
             let reply = filter.denied(model, &incoming.headers, host);
-            return Err(self.turn_away(filter, denied.rule, Outcome::Denied, reply, host));
+            let ended = self.turn_away(filter, denied.rule, Outcome::Denied, reply, host);
+            return Err(Box::new(ended));
         }
         let clamps = demand.is_some_and(|demand| demand.can_be_clamped(&filter.config.metering));
         let never = of_tokens.clone().find(|charge| charge.never_fits());
         if let (Some(charge), false) = (never, clamps) {
             let reply = filter.never_fits(charge, &incoming.headers, host);
-            return Err(self.turn_away(filter, charge.rule, Outcome::Rejected, reply, host));
+            let ended = self.turn_away(filter, charge.rule, Outcome::Rejected, reply, host);
+            return Err(Box::new(ended));
         }
         Ok(charges)
     }
@@ -145,7 +147,7 @@ impl Limiting {
         for clamps in 0..=CLAMPS {
             let charges = match self.charges(filter, incoming, demand.as_ref(), host) {
                 Ok(charges) => charges,
-                Err(ended) => return ended,
+                Err(ended) => return *ended,
             };
             // What can only go on when it is clamped is not charged as it is.
             let never = charges
@@ -191,7 +193,7 @@ impl Limiting {
     ) -> RequestStep {
         let charges = match self.charges(filter, incoming, demand.as_ref(), host) {
             Ok(charges) => charges,
-            Err(ended) => return ended,
+            Err(ended) => return *ended,
         };
         let request = host.request_id(&incoming.headers).unwrap_or_default();
         let id = remote::operation(&request, host);
