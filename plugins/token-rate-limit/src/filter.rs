@@ -53,9 +53,9 @@ pub struct Limiting {
     /// The head of an operator's order, kept while its body is awaited.
     order: Option<HeaderMap>,
     /// Kept while Redis is asked.
-    pending: Option<Pending>,
+    pending: Option<Box<Pending>>,
     /// The same, of a client that asks for its budget, or an operator.
-    question: Option<Question>,
+    question: Option<Box<Question>>,
     /// The request limits have been seen to.
     counts: bool,
     /// What it holds as long as it is under way.
@@ -430,8 +430,16 @@ impl Limiting {
         }
         let answering = self.answering.take();
         let held = answering.into_iter().flat_map(|answering| answering.held);
-        for held in std::mem::take(&mut self.counted).into_iter().chain(held) {
-            filter.settle(&held, 0, host);
+        let held: Vec<_> = std::mem::take(&mut self.counted)
+            .into_iter()
+            .chain(held)
+            .collect();
+        if held.is_empty() {
+            return;
+        }
+        let now = host.now().as_secs();
+        for held in held {
+            filter.settle(&held, 0, now, host);
         }
     }
 }
@@ -534,10 +542,10 @@ impl Exchange<TokenRateLimit> for Limiting {
         host: &dyn Host,
     ) -> RequestStep {
         if let Some(question) = self.question.take() {
-            return self.hear_of(filter, question, &outcome, host);
+            return self.hear_of(filter, *question, &outcome, host);
         }
         match self.pending.take() {
-            Some(pending) => self.hear(filter, pending, &outcome, host),
+            Some(pending) => self.hear(filter, *pending, &outcome, host),
             // Nothing was asked.
             None => RequestStep::Reply(filter.unexpected(&HeaderMap::default(), host)),
         }

@@ -136,6 +136,7 @@ impl Answering {
             .copied()
             .or(self.demand.price);
         let mut lost = false;
+        let now = host.now().as_secs();
         for held in &self.held {
             let Some(unit) = filter.rule(held.rule).map(|rule| rule.unit) else {
                 continue;
@@ -145,7 +146,7 @@ impl Answering {
                 (_, Ending::Free) => 0,
                 (unit, _) => unit.of(&usage, price.as_ref()),
             };
-            lost |= !filter.settle(held, actual, host);
+            lost |= !filter.settle(held, actual, now, host);
             let over = actual.saturating_sub(held.amount);
             if over > 0 && headers::is_tokens(unit) {
                 host.count("tollgate_token_rate_limit_overshoot", over);

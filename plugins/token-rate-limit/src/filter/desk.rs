@@ -169,7 +169,7 @@ impl Limiting {
                     question.enquiry.order.correction(),
                     host.now().as_secs(),
                 );
-                self.question = Some(question);
+                self.question = Some(Box::new(question));
                 RequestStep::Call(call)
             }
             _ => {

@@ -8,7 +8,7 @@ use super::{Incoming, TokenRateLimit};
 use crate::breaker::Breaker;
 use crate::config::Front;
 use crate::counter::Total;
-use crate::ledger::{Charge, Held, Told};
+use crate::ledger::{Charge, Held, Ledger, Told};
 use crate::metering::Demand;
 use crate::outbox::{BATCH, Outbox};
 use crate::redis::{Decision, Redis, Spelt, Unanswered};
@@ -304,11 +304,12 @@ impl TokenRateLimit {
         }
     }
 
-    /// Settles a charge, here and in Redis. False where it stays charged.
-    pub(super) fn settle(&mut self, held: &Held, actual: u64, host: &dyn Host) -> bool {
-        let done = self.ledger(host).settle(held, actual).is_ok();
+    /// Settles a charge, here and in Redis, at this second. False where it stays charged.
+    pub(super) fn settle(&mut self, held: &Held, actual: u64, now: u64, host: &dyn Host) -> bool {
+        let table = self.config.table;
+        let done = Ledger { table, host, now }.settle(held, actual).is_ok();
         if let Some(remote) = &mut self.remote {
-            remote.outbox.settled(held, actual, host.now().as_secs());
+            remote.outbox.settled(held, actual, now);
         }
         done
     }

@@ -203,7 +203,7 @@ impl Limiting {
         let call = remote
             .redis
             .charge(Spelt::Briefly, &id, &charges, host.now().as_secs());
-        self.pending = Some(Pending {
+        self.pending = Some(Box::new(Pending {
             incoming: Rc::clone(incoming),
             demand,
             body: body.to_vec(),
@@ -211,7 +211,7 @@ impl Limiting {
             id,
             clamps,
             spelt: Spelt::Briefly,
-        });
+        }));
         RequestStep::Call(call)
     }
 
@@ -225,7 +225,7 @@ impl Limiting {
     ) -> RequestStep {
         let said = filter.decision(&mut pending, outcome, host);
         if let Said::Again(call) = said {
-            self.pending = Some(pending);
+            self.pending = Some(Box::new(pending));
             return RequestStep::Call(call);
         }
         let Pending {
