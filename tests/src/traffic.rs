@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tollgate_harness::engine::Module;
 use tollgate_harness::profile::{Knobs, Profile};
-use tollgate_harness::sim::{Answer, Request, Sim};
+use tollgate_harness::sim::{Answer, Request, Setting, Sim};
 
 /// A request with 20 headers, as a browser's client sends them behind two proxies; `last` is one of them, a name and a value.
 #[must_use]
@@ -52,12 +52,8 @@ pub fn chat(more: &str, last: (&'static str, &str)) -> Request {
     request("POST", last).body(body)
 }
 
-/// A module on Envoy with `allow_on_headers_stop_iteration`.
-///
-/// # Panics
-/// When it can't be started: nothing could be measured.
-#[must_use]
-pub fn simulation(module: &Module, configuration: &Value) -> Sim {
+/// A module on Envoy with `allow_on_headers_stop_iteration`, yet to be started.
+pub fn setting(module: &Module, configuration: &Value) -> Setting {
     let knobs = Knobs {
         headers_stop_iteration: true,
         ..Knobs::default()
@@ -65,8 +61,16 @@ pub fn simulation(module: &Module, configuration: &Value) -> Sim {
     Sim::of(Profile::Envoy)
         .knobs(knobs)
         .filter(module, configuration)
-        .start()
-        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The same, started.
+///
+/// # Panics
+/// When it can't be started: nothing could be measured.
+#[must_use]
+pub fn simulation(module: &Module, configuration: &Value) -> Sim {
+    let started = setting(module, configuration).start();
+    started.unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// An upstream that tells usage: in a stream of 200 events where the request asks for one.

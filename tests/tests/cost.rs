@@ -8,9 +8,12 @@ use std::{env, fs};
 
 use serde_json::{Map, Value, json};
 use tollgate_harness::engine::Module;
-use tollgate_harness::sim::{Request, Response, Sim};
+use tollgate_harness::sim::{Answer, Request, Response, Sim};
 use tollgate_harness::vm::Cost;
-use tollgate_tests::traffic::{NO_KEY, chat, request, simulation, tell_usage, token_rules};
+use tollgate_tests::redis::{Redis, Webdis};
+use tollgate_tests::traffic::{
+    NO_KEY, chat, request, setting, simulation, tell_usage, token_rules,
+};
 use tollgate_tests::{consumers, load, module, root};
 
 /// How far a figure may be from the golden one, in hundredths of it.
@@ -204,8 +207,29 @@ fn limiting(module: &Module, rules: usize) -> Sim {
     sim
 }
 
+/// The same, with its counters in Redis.
+fn limiting_in_redis(module: &Module, rules: usize, sync_rate: f64) -> Sim {
+    let redis = Redis::start().unwrap();
+    let webdis = Webdis::start(&redis).unwrap();
+    let configuration = json!({
+        "host": "envoy", "minute": 1_000_000, "limit_by": "ip", "tokens": token_rules(rules, "ip"),
+        "policy": "redis", "sync_rate": sync_rate, "redis": {"http": {"upstream": "webdis"}},
+    });
+    let setting = setting(module, &configuration).on_call("webdis", move |call| {
+        // It lives as long as Webdis is asked.
+        let _ = &redis;
+        let answer = webdis.post(&call.body);
+        Answer::status(answer.status).body(answer.body)
+    });
+    let mut sim = setting.start().unwrap();
+    tell_usage(&mut sim);
+    sim
+}
+
 fn token_rate_limit_figures() -> Value {
     let module = load("token_rate_limit");
+    let mut redis = limiting_in_redis(&module, 1, -1.0);
+    let mut synced = limiting_in_redis(&module, 1, 1.0);
     let [mut none, mut one, mut five, mut twenty] =
         [0, 1, 5, 20].map(|rules| limiting(&module, rules));
     let get = request("GET", NO_KEY);
@@ -214,6 +238,11 @@ fn token_rate_limit_figures() -> Value {
         ("request limit", cost(&mut none, &get, 200)),
         ("and 1 token rule", cost(&mut one, &whole, 200)),
         ("and a stream of 200 events", cost(&mut one, &streamed, 200)),
+        ("and 1 token rule, in Redis", cost(&mut redis, &whole, 200)),
+        (
+            "and 1 token rule, with sync_rate",
+            cost(&mut synced, &whole, 200),
+        ),
         ("and 5 token rules", cost(&mut five, &whole, 200)),
         ("and 20 token rules", cost(&mut twenty, &whole, 200)),
     ]);

@@ -46,6 +46,9 @@ impl Worker {
         let headers = arrival::arrange(exchange, profile, headers);
         exchange.request.begun = true;
         exchange.request.complete = end || twice;
+        exchange.announced_length = headers
+            .get_str("content-length")
+            .and_then(|length| length.parse().ok());
         exchange.request.headers = headers;
         if twice {
             exchange.refuse(400, &[]);
@@ -120,8 +123,17 @@ impl Worker {
         let Some(exchange) = self.world.exchanges.get_mut(&id) else {
             return;
         };
-        let headers = arrival::depart(exchange, knobs);
-        let body = Bytes::from(exchange.request.body.to_vec());
+        let mut headers = arrival::depart(exchange, knobs);
+        let mut body = Bytes::from(exchange.request.body.to_vec());
+        // Gone on after a call, it starts from what it was.
+        let announced = exchange.announced_length.filter(|length| *length > 0);
+        if let Some(length) = announced
+            && from > 0
+            && self.setup.profile.rules().length_reverts_after_call
+        {
+            headers.set("content-length", length.to_string());
+            body.truncate(length);
+        }
         exchange.send_headers(Direction::Request, headers, body.is_empty());
         exchange.send_body(Direction::Request, body, true);
     }

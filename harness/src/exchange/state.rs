@@ -45,6 +45,8 @@ pub(crate) struct Exchange {
     pub(crate) calls: HashSet<CallId>,
     /// Phased flow: whether all header callbacks of the request ran.
     pub(crate) headers_done: bool,
+    /// Phased flow: what the client's Content-Length said.
+    pub(crate) announced_length: Option<usize>,
     /// Phased flow: what goes on after the last answer.
     pub(crate) waiting: Option<Waiting>,
     /// Phased flow: the body of a reply made in `on_response_headers`; it stands in for the upstream's first chunk.
@@ -165,6 +167,7 @@ impl Exchange {
             breach: None,
             calls: HashSet::new(),
             headers_done: false,
+            announced_length: None,
             waiting: None,
             first_chunk: None,
             declared_length: None,

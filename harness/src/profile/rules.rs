@@ -61,6 +61,9 @@ pub struct Rules {
     pub buffer_replacement: BufferReplacement,
     /// Whether a request's Content-Length follows the body that goes upstream. Kong: yes; Envoy: no (running, both).
     pub content_length_follows: bool,
+    /// Whether a request that has waited for a call in its body phase goes upstream with the Content-Length that its client announced,
+    /// whatever has become of the body. Kong: yes (running).
+    pub length_reverts_after_call: bool,
     /// What a local reply's body gets appended. Kong: a line feed, where it is not empty (running).
     pub reply_line_feed: bool,
     /// Whether a header that a local reply has twice goes out twice. Kong: only the last (running).
@@ -359,6 +362,7 @@ const ENVOY_RULES: Rules = Rules {
     buffer_offset: true,
     buffer_replacement: BufferReplacement::Splice,
     content_length_follows: false,
+    length_reverts_after_call: false,
     reply_line_feed: false,
     reply_duplicates: true,
     calls_anywhere: true,
@@ -411,6 +415,7 @@ pub(super) static KONG: Rules = Rules {
     buffer_offset: false,
     buffer_replacement: BufferReplacement::CutToLength,
     content_length_follows: true,
+    length_reverts_after_call: true,
     reply_line_feed: true,
     reply_duplicates: false,
     calls_anywhere: false,

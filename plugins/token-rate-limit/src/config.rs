@@ -123,6 +123,8 @@ record! {
         pub on_limit: OnLimit = OnLimit::Reject,
         /// The fewest completion tokens that are worth a clamped request.
         pub min_completion: u64 = 64,
+        /// Charge answers that a cache gave (`X-Cache-Status: Hit`) as if the provider had; they are free otherwise.
+        pub charge_cache_hits: bool = false,
         /// End a stream for the client when its limit is reached: with the current event, a finish event and `[DONE]`.
         pub stream_cutoff: bool = false,
         /// The first guess of how many bytes make a token, before anything has been learned.
@@ -192,6 +194,7 @@ pub(crate) struct Metering {
     pub(crate) most_prompt: Option<u64>,
     pub(crate) on_limit: OnLimit,
     pub(crate) min_completion: u64,
+    pub(crate) charge_cache_hits: bool,
     pub(crate) stream_cutoff: bool,
     pub(crate) guess: Calibration,
     pub(crate) unmetered: Unmetered,

@@ -580,7 +580,7 @@ impl Exchange<TokenRateLimit> for Limiting {
         }
         self.renew_leases(filter, host);
         let step = match &mut self.answering {
-            Some(answering) => answering.begin(edits, host),
+            Some(answering) => answering.begin(filter, edits, host),
             None => ResponseStep::Continue(edits),
         };
         self.watched(step)

@@ -16,6 +16,7 @@ pub(crate) fn rows() -> Vec<Experiment> {
         row("call-context").send(get("/")).envoy("the root's, BadArgument").kong("the root's, Ok"),
         row("call-body").send(post("hello")).client().envoy("hello | 200").kong("trap: can only get request body during \"on_request_body\", \"on_log\" | 200"),
         row("call-headers-outside").send(get("/")).envoy("BadArgument").kong("the worker died"),
+        row("request-body-before-call").send(post("hello")).upstream_body().envoy("Ok | \"a longer one\"").kong("Ok | \"a lon\""),
         row("call-answer").send(get("/")).everywhere("404, asked, answer"),
     ]
 }

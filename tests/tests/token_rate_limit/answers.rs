@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tollgate_harness::profile::Profile;
 use tollgate_harness::sim::{Abort, Answer, Outcome, Request, Sim, in_every_chunking};
 
-use super::{chat, gateway, reserved, tokens, usage, used};
+use super::{chat, gateway, left, reserved, tokens, usage, used};
 
 const LIMIT: u64 = 100_000;
 const BOTH: [Profile; 2] = [Profile::Envoy, Profile::Kong];
@@ -183,5 +183,18 @@ fn failures_cost_nothing_and_silence_is_estimated() {
         let silent = Answer::status(200).body(r#"{"object":"chat.completion","choices":[{"message":{"content":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}}]}"#);
         let spent = charged(profile, chat(&json!({})), &silent);
         assert!((10..40).contains(&spent), "{profile}: {spent}");
+    }
+}
+
+#[test]
+fn answers_from_a_cache_are_charged_where_that_is_wanted() {
+    for (charge, left_over) in [(false, 1000), (true, 958)] {
+        let mut config = tokens(&json!({"minute": 1000}));
+        config["charge_cache_hits"] = json!(charge);
+        let reserves = reserved(Profile::Envoy, &config, chat(&json!({})));
+        let mut sim = gateway(Profile::Envoy, &config);
+        sim.upstream(|_| usage(11, 31).header("x-cache-status", "Hit"));
+        sim.send(chat(&json!({}))).assert_status(200);
+        assert_eq!(left(&sim.send(chat(&json!({})))), left_over - reserves);
     }
 }

@@ -83,6 +83,14 @@ pub(super) static ROWS: &[Difference] = &[
     .is(&["content_length_follows"]),
     row(
         Bodies,
+        "request-body-before-call",
+        "a request body made longer, then a call that the request waits for",
+        run("all of the new one"),
+        run("the new one, cut to the length that the client announced"),
+    )
+    .is(&["length_reverts_after_call"]),
+    row(
+        Bodies,
         "absent-body",
         "reading the response body in the request headers",
         run("Ok and nothing"),

@@ -431,6 +431,7 @@ pub(super) fn metering(raw: &RawConfig, reader: &mut Reader<'_>) -> Option<Meter
         most_prompt: raw.most_prompt,
         on_limit: raw.on_limit,
         min_completion: raw.min_completion,
+        charge_cache_hits: raw.charge_cache_hits,
         stream_cutoff: raw.stream_cutoff,
         guess: Calibration::guess(milli),
         unmetered: raw.unmetered,

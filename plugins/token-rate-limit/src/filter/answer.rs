@@ -52,15 +52,21 @@ impl Answering {
     }
 
     /// The head of the answer.
-    pub(super) fn begin(&mut self, edits: ResponseEdits, host: &dyn Host) -> ResponseStep {
+    pub(super) fn begin(
+        &mut self,
+        filter: &TokenRateLimit,
+        edits: ResponseEdits,
+        host: &dyn Host,
+    ) -> ResponseStep {
         let headers = host.response_headers().unwrap_or_default();
         let status = headers
             .first(":status")
             .and_then(|status| std::str::from_utf8(status).ok()?.parse().ok());
         self.status = Some(status.unwrap_or_default());
-        self.from_cache = headers
+        let hit = headers
             .first("x-cache-status")
             .is_some_and(|status| status.eq_ignore_ascii_case(b"hit"));
+        self.from_cache = hit && !filter.config.metering.charge_cache_hits;
         if self.is_free() {
             ResponseStep::Continue(edits)
         } else if self.edits {

@@ -17,6 +17,7 @@ pub(super) const ALL: &[Named] = &[
     ("call-body", call_body),
     ("call-headers-outside", call_headers_outside),
     ("call-answer", call_answer),
+    ("request-body-before-call", request_body_before_call),
 ];
 
 fn ask(upstream: &str, path: &str) -> Answer<()> {
@@ -189,6 +190,24 @@ fn call_answer(turn: &Turn) -> Action {
             say(text(host::read(Buffer::CallBody, 0, 100)));
             go_on();
         }
+        _ => {}
+    }
+    Action::Continue
+}
+
+fn request_body_before_call(turn: &Turn) -> Action {
+    match turn.at {
+        At::RequestHeaders { .. } => {
+            let _ = host::remove_header(Map::Request, "content-length");
+        }
+        At::RequestBody { end: true, len } => {
+            let longer = b"a longer one";
+            let all = len.max(longer.len());
+            say(status(host::replace(Buffer::RequestBody, 0, all, longer)));
+            return calling(turn, &turn.orders.asked);
+        }
+        At::RequestBody { end: false, .. } => return Action::Pause,
+        At::CallResponse { .. } => go_on(),
         _ => {}
     }
     Action::Continue
