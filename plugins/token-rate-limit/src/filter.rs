@@ -237,11 +237,16 @@ impl TokenRateLimit {
 
     fn make(&mut self, charges: Vec<Charge>, host: &dyn Host) -> Result<Admission, Failure> {
         let mut oddities = Oddities::default();
+        let asked = if self.remote.is_some() {
+            charges.clone()
+        } else {
+            Vec::new()
+        };
         let admission = self.ledger(host).charge(charges, &mut oddities);
         oddities.count(host);
         self.reached(admission.is_ok(), host);
-        if let Ok(Admission::Admitted(held, _)) = &admission {
-            self.note_charged(held);
+        if let Ok(admission) = &admission {
+            self.note(&asked, admission, host);
         }
         admission
     }

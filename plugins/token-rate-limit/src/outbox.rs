@@ -6,6 +6,7 @@
 
 use crate::counter::{Limit, Settlement};
 use crate::ledger::{Charge, Held};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use tollgate_kit::store::Key;
@@ -72,23 +73,42 @@ impl Outbox {
         }
     }
 
-    fn add(&mut self, held: &Held, windows: Vec<u64>, within: i64, over: u64) {
-        let place = (held.key, windows);
-        if self.sums.len() >= MOST && !self.sums.contains_key(&place) {
-            self.lost = self.lost.saturating_add(1);
-            return;
+    /// A charge was refused without Redis: how its counter stands there is worth knowing.
+    pub(crate) fn refused(&mut self, charge: &Charge, now: u64) {
+        if self.sums.len() < MOST {
+            let windows = numbers(&charge.limits, now);
+            let _ = self.sum(charge.rule, charge.key, &charge.limits, windows);
         }
-        let windows = place.1.clone();
-        let item = self.sums.entry(place).or_insert_with(|| Item {
+    }
+
+    /// What is to be told of a counter in these windows.
+    fn sum(&mut self, rule: usize, key: Key, limits: &Rc<[Limit]>, windows: Vec<u64>) -> &mut Item {
+        let item = |windows| Item {
             takes_back: None,
-            rule: held.rule,
-            key: held.key,
-            limits: held.limits.clone(),
+            rule,
+            key,
+            limits: Rc::clone(limits),
             windows,
             within: 0,
             over: 0,
             own: 0,
-        });
+        };
+        let place = (key, windows);
+        match self.sums.entry(place) {
+            Entry::Occupied(item) => item.into_mut(),
+            Entry::Vacant(vacant) => {
+                let windows = vacant.key().1.clone();
+                vacant.insert(item(windows))
+            }
+        }
+    }
+
+    fn add(&mut self, held: &Held, windows: Vec<u64>, within: i64, over: u64) {
+        if self.sums.len() >= MOST && !self.sums.contains_key(&(held.key, windows.clone())) {
+            self.lost = self.lost.saturating_add(1);
+            return;
+        }
+        let item = self.sum(held.rule, held.key, &held.limits, windows);
         item.within = item.within.saturating_add(within);
         item.over = item.over.saturating_add(over);
         if held.place.is_some() {

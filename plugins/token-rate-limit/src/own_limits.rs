@@ -68,13 +68,8 @@ const LIMIT: &str = "limit";
 /// The field of a configuration that limits this window.
 fn name_of(window: Window) -> &'static str {
     match window {
-        Window::Second => "second",
-        Window::Minute => "minute",
-        Window::Hour => "hour",
-        Window::Day => "day",
-        Window::Month => "month",
-        Window::Year => "year",
         Window::Seconds(_) => LIMIT,
+        calendar => calendar.field(),
     }
 }
 

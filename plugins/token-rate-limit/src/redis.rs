@@ -44,7 +44,7 @@ const MERGE: Script = Script {
         include_str!("redis/window.lua"),
         include_str!("redis/merge.lua")
     ),
-    digest: "8c483332e6203eb65695241021d4fd4244dcd174",
+    digest: "fb52e3296f05d70a9e5e6b9bcf4dd41fb491a929",
 };
 
 /// Answers questions, and corrects.
@@ -119,10 +119,7 @@ impl Redis {
             words.push(charge.limits.len().to_string());
             for limit in charge.limits.iter() {
                 let number = limit.window.number(now);
-                words.push(limit.window.code().to_string());
-                words.push(number.to_string());
-                words.push(limit.most.to_string());
-                words.push(kind(limit.kind).to_owned());
+                words.extend(window(limit, number));
                 words.push(limit.window.end(number).saturating_sub(now).to_string());
                 words.push(length(limit, number).to_string());
             }
@@ -146,12 +143,9 @@ impl Redis {
             words.push(item.limits.len().to_string());
             for (limit, charged) in item.limits.iter().zip(&item.windows) {
                 let number = limit.window.number(now);
-                words.push(limit.window.code().to_string());
-                words.push(charged.to_string());
-                words.push(number.to_string());
-                words.push(limit.most.to_string());
-                words.push(kind(limit.kind).to_owned());
+                words.extend(window(limit, number));
                 words.push(length(limit, number).to_string());
+                words.push(charged.to_string());
             }
         }
         self.call(&words)
@@ -176,10 +170,7 @@ impl Redis {
             words.push(charge.limits.len().to_string());
             for limit in charge.limits.iter() {
                 let number = limit.window.number(now);
-                words.push(limit.window.code().to_string());
-                words.push(number.to_string());
-                words.push(limit.most.to_string());
-                words.push(kind(limit.kind).to_owned());
+                words.extend(window(limit, number));
                 words.push(length(limit, number).to_string());
                 let concerns = |only: Option<Window>| only.is_none_or(|it| it == limit.window);
                 words.push(match correction {
@@ -401,6 +392,16 @@ impl Numbers<'_> {
         };
         (0..windows).map(|_| total()).collect()
     }
+}
+
+/// The words that every script begins a window with.
+fn window(limit: &Limit, number: u64) -> [String; 4] {
+    [
+        limit.window.code().to_string(),
+        number.to_string(),
+        limit.most.to_string(),
+        kind(limit.kind).to_owned(),
+    ]
 }
 
 fn kind(kind: Kind) -> &'static str {

@@ -72,6 +72,10 @@ impl Site {
             "model": "gpt-4.1", "stream": number % 4 < 2, "max_tokens": 40,
             "messages": [{"role": "user", "content": "Tell me of the gate"}],
         });
+        self.ask(number, &body, plan)
+    }
+
+    fn ask(&self, number: usize, body: &Value, plan: &str) -> Response {
         let body = body.to_string();
         let length = body.len();
         let plan = if plan.is_empty() {
@@ -153,6 +157,11 @@ impl Site {
     }
 }
 
+/// A request that fits into the limit of 3,000 and not into the little that is left of it.
+fn large() -> Value {
+    json!({"model": "gpt-4.1", "max_tokens": 2_000, "messages": []})
+}
+
 fn tokens(limit: u64) -> Value {
     json!({"exact": true, "tokens": [{"name": "all", "by": ["ip"], "year": limit}]})
 }
@@ -182,6 +191,40 @@ fn two_gateways_never_pass_a_token_limit_and_the_ledger_agrees() {
     let used = site.ledger();
     assert!(used <= 3_000, "{used}");
     site.assert_settles(used);
+    site.assert_alive();
+}
+
+#[test]
+fn with_sync_rate_a_limit_is_passed_by_no_more_than_the_other_gateway_admits() {
+    let mut limits = tokens(3_000);
+    limits["sync_rate"] = json!(0.1);
+    let site = Site::start(&limits);
+    let [passed, refused, failed] = site.crowd(5, |number| site.chat(number, ""));
+    assert!(
+        passed > 0 && refused > 0 && failed == 0,
+        "{passed} {refused} {failed}"
+    );
+    let used = site.ledger();
+    // Each gateway keeps to the limit by itself, whatever it has heard of the other.
+    assert!(used <= 2 * 3_000, "{used}");
+    site.assert_settles(used);
+    // Both hear what is left, although nothing more fits.
+    let start = Instant::now();
+    let left = 3_000_u64.saturating_sub(used).to_string();
+    for number in [0, 1] {
+        loop {
+            let got = site.ask(number, &large(), "");
+            assert_eq!(got.status, 429, "{got:?}");
+            if got.headers.get_str("x-ratelimit-remaining-tokens") == Some(&left) {
+                break;
+            }
+            assert!(
+                start.elapsed() < Duration::from_secs(60),
+                "{got:?}, {left} left"
+            );
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
     site.assert_alive();
 }
 

@@ -97,7 +97,7 @@ impl Scripts {
             words.extend([amount.to_string(), counter.limits.len().to_string()]);
             for limit in &counter.limits {
                 let number = limit.window.number(now);
-                words.extend(window(limit, &[number]));
+                words.extend(window(limit, number));
                 words.push((limit.window.end(number) - now).to_string());
                 words.push(length(limit, number));
             }
@@ -117,8 +117,9 @@ impl Scripts {
             words.push(item.counter.limits.len().to_string());
             for (limit, charged) in item.counter.limits.iter().zip(&item.windows) {
                 let number = limit.window.number(now);
-                words.extend(window(limit, &[*charged, number]));
+                words.extend(window(limit, number));
                 words.push(length(limit, number));
+                words.push(charged.to_string());
             }
         }
         let numbers = self.run(&self.merge, id, &keys, &words);
@@ -130,18 +131,20 @@ fn operation(id: &str) -> String {
     format!("tollgate:{{model}}:operation:{id}")
 }
 
-/// What both scripts are told of a window: its code, numbers, limit, kind.
-fn window(limit: &Limit, numbers: &[u64]) -> Vec<String> {
+/// What all scripts are told of a window first: its code, number, limit, kind.
+fn window(limit: &Limit, number: u64) -> [String; 4] {
     let kind = match limit.kind {
         Kind::Fixed => "0",
         Kind::FixedWithDebt => "1",
         Kind::Sliding => "2",
     };
     // The scripts only tell windows apart by it.
-    let mut words = vec![limit.window.length().to_string()];
-    words.extend(numbers.iter().map(u64::to_string));
-    words.extend([limit.most.to_string(), kind.to_owned()]);
-    words
+    [
+        limit.window.length().to_string(),
+        number.to_string(),
+        limit.most.to_string(),
+        kind.to_owned(),
+    ]
 }
 
 fn length(limit: &Limit, number: u64) -> String {

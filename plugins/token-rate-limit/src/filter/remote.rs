@@ -8,7 +8,7 @@ use super::{Incoming, TokenRateLimit};
 use crate::breaker::Breaker;
 use crate::config::Front;
 use crate::counter::Total;
-use crate::ledger::{Charge, Held, Ledger, Told};
+use crate::ledger::{Admission, Charge, Held, Ledger, Told};
 use crate::metering::Demand;
 use crate::outbox::{BATCH, Outbox};
 use crate::redis::{Decision, Redis, Spelt, Unanswered};
@@ -297,10 +297,19 @@ impl TokenRateLimit {
         }
     }
 
-    /// Notes charges that Redis has not made, for it to be told.
-    pub(super) fn note_charged(&mut self, held: &[Held]) {
-        if let Some(remote) = &mut self.remote {
-            held.iter().for_each(|held| remote.outbox.charged(held));
+    /// Notes what has become of charges without Redis, for it to be told, and to tell.
+    pub(super) fn note(&mut self, charges: &[Charge], admission: &Admission, host: &dyn Host) {
+        let Some(Remote { outbox, .. }) = &mut self.remote else {
+            return;
+        };
+        match admission {
+            Admission::Admitted(held, _) => held.iter().for_each(|held| outbox.charged(held)),
+            Admission::Refused(_) => {
+                let now = host.now().as_secs();
+                charges
+                    .iter()
+                    .for_each(|charge| outbox.refused(charge, now));
+            }
         }
     }
 

@@ -4,8 +4,8 @@
 -- KEYS: what a repeat of this batch finds its answer under, then for each item the operation that it takes back (else the first key
 --       again) and a counter.
 -- ARGV: how long answers are kept (ms), then for each item: what is to be added to the windows of its time (below 0: taken from
---       them), what is to be added whatever the time, how many windows it has, and for each of them: code, the number it had at the
---       item's time, the present number, limit, kind, its length in seconds.
+--       them), what is to be added whatever the time, how many windows it has, and for each of them: code, number, limit, kind, its
+--       length in seconds, and the number it had at the item's time.
 -- The answer: the batch's id, then of each window its number, what is used of it and what was used in the one before.
 local known = redis.call('GET', KEYS[1])
 if known then return known end
@@ -26,9 +26,9 @@ for k = 2, #KEYS, 2 do
   end
   local windows = {}
   for w = 1, count do
-    local charged = tonumber(ARGV[at + 1])
-    local window = stand(counter, ARGV[at], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), ARGV[at + 4])
-    window.length = tonumber(ARGV[at + 5])
+    local window = stand(counter, ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), ARGV[at + 3])
+    local charged = tonumber(ARGV[at + 5])
+    window.length = tonumber(ARGV[at + 4])
     at = at + 6
     if window.number == charged then
       window.used = math.max(0, window.used + within)
