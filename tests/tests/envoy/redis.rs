@@ -122,12 +122,15 @@ impl Site {
             .sum()
     }
 
-    /// What Redis has used of the only counter's only window.
+    /// What Redis has used of the only counter's only window; nothing before it has been told of it.
     fn used(&self) -> u64 {
         let names = self.redis.command(&["KEYS", "tollgate:*:counter:*"]);
-        let names: Vec<_> = names.lines().collect();
-        assert_eq!(names.len(), 1, "{names:?}");
-        let fields = self.redis.command(&["HGETALL", names[0]]);
+        let mut names = names.lines().filter(|name| !name.is_empty());
+        let Some(name) = names.next() else {
+            return 0;
+        };
+        assert_eq!(names.next(), None, "more than one counter");
+        let fields = self.redis.command(&["HGETALL", name]);
         let lines: Vec<_> = fields.lines().collect();
         let used = lines.chunks(2).find(|pair| pair[0].ends_with('u')).unwrap();
         used[1].parse().unwrap()
