@@ -10,6 +10,7 @@ use tollgate_kit::json::{Kind, Value};
 use tollgate_kit::reply::ErrorFormat;
 #[cfg(not(target_family = "wasm"))]
 use tollgate_kit::schema::{Json, list_of};
+use tollgate_kit::step::is_address;
 use tollgate_kit::{keyword, record};
 
 keyword! {
@@ -251,7 +252,7 @@ impl Configuration for Config {
         }
         let source = match raw.consumers_from {
             Some(source) => {
-                Some(reader.member("consumers_from", |reader| source.validate(reader))?)
+                Some(reader.member("consumers_from", |reader| source.validate(raw.host, reader))?)
             }
             None => None,
         };
@@ -307,7 +308,12 @@ impl Configuration for Config {
 }
 
 impl RawSource {
-    fn validate(self, reader: &mut Reader<'_>) -> Option<Source> {
+    fn validate(self, host: Option<HostKind>, reader: &mut Reader<'_>) -> Option<Source> {
+        if host == Some(HostKind::Kong) && !is_address(&self.upstream.0) {
+            reader.member("upstream", |reader| {
+                reader.error("expected host:port, which is what Kong can call");
+            });
+        }
         if !self.path.0.starts_with('/') {
             reader.member("path", |reader| reader.error("should start with: /"));
         }

@@ -162,6 +162,54 @@ pub struct Call {
     pub timeout: Duration,
 }
 
+/// Whether nginx can read where a call is to go: `host`, `host:port` or `[IPv6]:port`. For anything else it ends the filter's instance.
+#[must_use]
+pub fn is_address(upstream: &str) -> bool {
+    let (host, port) = match upstream.strip_prefix('[') {
+        Some(bracketed) => match bracketed.split_once(']') {
+            Some((host, port)) if is_ipv6(host) => (host, port),
+            _ => return false,
+        },
+        None => match upstream.find(':') {
+            Some(colon) => upstream.split_at(colon),
+            None => (upstream, ""),
+        },
+    };
+    let named = !host.is_empty()
+        && !host
+            .bytes()
+            .any(|byte| matches!(byte, b'/' | b'?' | b'#' | 0..=b' ' | 0x7F));
+    let port = match port.strip_prefix(':') {
+        Some(digits) => {
+            digits.bytes().all(|digit| digit.is_ascii_digit())
+                && digits.parse::<u16>().is_ok_and(|port| port > 0)
+        }
+        None => port.is_empty(),
+    };
+    named && port
+}
+
+/// Groups of up to four hexadecimal digits: eight, or fewer around one `::`. (The library's parser takes a module 5 KB.)
+fn is_ipv6(text: &str) -> bool {
+    let groups = |part: &str| -> Option<usize> {
+        if part.is_empty() {
+            return Some(0);
+        }
+        let mut groups = part.split(':');
+        let hexadecimal = |group: &str| {
+            matches!(group.len(), 1..=4) && group.bytes().all(|digit| digit.is_ascii_hexdigit())
+        };
+        groups.all(hexadecimal).then(|| part.split(':').count())
+    };
+    match text.split_once("::") {
+        Some((front, back)) => {
+            let count = groups(front).zip(groups(back));
+            count.is_some_and(|(front, back)| front.saturating_add(back) < 8)
+        }
+        None => groups(text) == Some(8),
+    }
+}
+
 /// What became of a [`Call`].
 #[derive(Debug)]
 pub enum CallOutcome {
@@ -180,4 +228,42 @@ pub struct CallResponse {
     pub headers: HeaderMap,
     /// The whole body.
     pub body: Vec<u8>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_address;
+
+    #[test]
+    fn addresses_are_what_nginx_can_read() {
+        for address in [
+            "webdis",
+            "10.0.0.1:7380",
+            "redis.internal:1",
+            "a|b:65535",
+            "[::1]",
+            "[::1]:80",
+        ] {
+            assert!(is_address(address), "{address}");
+        }
+        for other in [
+            "",
+            ":80",
+            "a:",
+            "a:0",
+            "a:65536",
+            "a:+1",
+            "a:b",
+            "a:1:2",
+            "a/b",
+            "a b:1",
+            "[::1",
+            "[x]:1",
+            "[::1]80",
+            "http://a:1",
+            "unix:/a",
+        ] {
+            assert!(!is_address(other), "{other}");
+        }
+    }
 }

@@ -14,6 +14,7 @@ use tollgate_harness::wire;
 use tollgate_tests::redis::{Redis, RestFront, Webdis};
 
 use super::{chat, left, reserved, setting, tokens, usage};
+use tollgate_tests::load;
 
 /// What happens on the way between a gateway and Webdis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -543,4 +544,29 @@ fn nothing_traps_whatever_the_host_answers() {
             });
         }
     }
+}
+
+#[test]
+fn an_upstream_that_would_end_nginxs_worker_is_refused_or_at_least_not_called() {
+    let mut config = requests(2);
+    config["policy"] = json!("redis");
+    config["redis"] = json!({"http": {"upstream": "bad:host:name"}});
+    let refused = setting(Profile::Kong, &config).start();
+    let why = refused.err().expect("it is refused").to_string();
+    assert!(
+        why.contains("redis.http.upstream") && why.contains("host:port"),
+        "{why}"
+    );
+    // Where it is not known which host it will be, it may be a cluster's name.
+    let module = load("token_rate_limit");
+    let mut sim = Sim::of(Profile::Kong)
+        .filter(&module, &config)
+        .start()
+        .unwrap();
+    sim.advance(Duration::from_secs(5));
+    let statuses: Vec<_> = (0..3)
+        .map(|_| sim.send(Request::get("/")).status())
+        .collect();
+    assert_eq!(statuses, [200, 200, 429], "it counts by itself");
+    assert_eq!(sim.traps().len(), 0);
 }

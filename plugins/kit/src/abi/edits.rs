@@ -3,10 +3,10 @@
 use super::host::RequestHost;
 use super::imports::{self, Buffer, Map};
 use crate::headers::HeaderMap;
-use crate::host::{Failure, Headers, HostKind};
+use crate::host::{Failure, Headers, HostKind, Level};
 use crate::identity::Identity;
 use crate::reply::Reply;
-use crate::step::{Call, HeaderEdit, RequestEdits};
+use crate::step::{Call, HeaderEdit, RequestEdits, is_address};
 
 /// Changes the request. On an error some of it may have been done: the request must not go on as if nothing had happened.
 pub(crate) fn edit_request(host: &RequestHost<'_>, edits: RequestEdits) -> Result<(), Failure> {
@@ -238,10 +238,16 @@ pub(crate) fn reply(kind: HostKind, reply: &Reply) -> Result<(), Failure> {
     )?)
 }
 
-/// Starts a call; its number, or `None` if the host can't make it.
-pub(crate) fn start(call: &Call) -> Option<u32> {
-    // nginx traps on an upstream it can't parse; an empty one is the one case its syntax check lets through.
-    if call.upstream.is_empty() || call.path.is_empty() {
+/// Starts a call; its number, or `None` if the host can't make it. The host is not known before the first request, where the
+/// configuration does not tell it.
+pub(crate) fn start(kind: Option<HostKind>, call: &Call) -> Option<u32> {
+    // nginx traps on what it can't parse.
+    let may_be_nginx = matches!(kind, None | Some(HostKind::Kong));
+    if call.path.is_empty() || may_be_nginx && !is_address(&call.upstream) {
+        imports::log(
+            Level::Error as u32,
+            "tollgate: an upstream is not called: it is no host:port (a cluster? then write host: envoy)",
+        );
         return None;
     }
     let head: [(&[u8], &[u8]); 3] = [

@@ -141,9 +141,10 @@ impl<F: Filter> Shell<F> {
         let Some(filter) = &mut root.filter else {
             return;
         };
+        let kind = filter.host_kind().or(host.kind);
         let host = root_host(host, filter);
         if let Some(call) = filter.tick(&host) {
-            root.call = edits::start(&call);
+            root.call = edits::start(kind, &call);
             if root.call.is_none() {
                 filter.call_done(CallOutcome::Failed, &host);
             }

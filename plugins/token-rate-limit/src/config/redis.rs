@@ -3,11 +3,12 @@
 use super::requests::Policy;
 use super::{OnLimit, RawConfig};
 use std::time::Duration;
-use tollgate_kit::config::{Field, Reader, Table};
+use tollgate_kit::config::{Field, HeaderName, Reader, Table};
 use tollgate_kit::host::HostKind;
 use tollgate_kit::json::{Kind, Value};
 #[cfg(not(target_family = "wasm"))]
 use tollgate_kit::schema::Json;
+use tollgate_kit::step::is_address;
 use tollgate_kit::{keyword, record};
 
 keyword! {
@@ -167,7 +168,7 @@ pub(super) fn front(raw: &RawConfig, reader: &mut Reader<'_>) -> Option<Front> {
                 reader.error("value must be greater than 0");
             });
         }
-        let headers = reader.member("http", |reader| http.checked(reader));
+        let headers = reader.member("http", |reader| http.checked(raw.host, reader));
         Some(Front {
             upstream: http.upstream.clone(),
             dialect: http.dialect,
@@ -185,22 +186,29 @@ pub(super) fn front(raw: &RawConfig, reader: &mut Reader<'_>) -> Option<Front> {
 
 impl RawFront {
     /// Its headers; what is wrong is reported.
-    fn checked(&self, reader: &mut Reader<'_>) -> Vec<(String, Vec<u8>)> {
-        if self.upstream.is_empty() {
-            reader.member("upstream", |reader| {
+    fn checked(&self, host: Option<HostKind>, reader: &mut Reader<'_>) -> Vec<(String, Vec<u8>)> {
+        reader.member("upstream", |reader| {
+            if self.upstream.is_empty() {
                 reader.error("length must be at least 1");
-            });
-        }
+            } else if host == Some(HostKind::Kong) && !is_address(&self.upstream) {
+                reader.error("expected host:port, which is what Kong can call");
+            }
+        });
         if !self.path.starts_with('/') {
             reader.member("path", |reader| reader.error("should start with: /"));
         }
         let mut headers = Vec::with_capacity(self.headers.0.len());
         for (name, value) in &self.headers.0 {
-            if value.bytes().any(|byte| byte.is_ascii_control()) {
-                reader.member(format_args!("headers.{name}"), |reader| {
+            reader.member(format_args!("headers.{name}"), |reader| {
+                if HeaderName::new(name).is_none() {
+                    reader.error(
+                        "bad header name, allowed characters are A-Z, a-z, 0-9, '_', and '-'",
+                    );
+                }
+                if value.bytes().any(|byte| byte.is_ascii_control()) {
                     reader.error("control characters are not allowed in a header");
-                });
-            }
+                }
+            });
             headers.push((name.to_ascii_lowercase(), value.clone().into_bytes()));
         }
         headers

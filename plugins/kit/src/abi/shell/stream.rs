@@ -249,7 +249,7 @@ impl<F: Filter> Stream<F> {
                     };
                     self.exchange.request_body(filter, body, host)
                 }
-                RequestStep::Call(call) => match edits::start(&call) {
+                RequestStep::Call(call) => match edits::start(Some(self.kind), &call) {
                     Some(number) => {
                         self.request = Request::Calling(number);
                         return Action::Pause;
