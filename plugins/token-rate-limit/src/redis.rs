@@ -107,13 +107,7 @@ impl Redis {
 
     /// Asks whether all of these charges fit, and makes them if they do.
     pub(crate) fn charge(&self, spelt: Spelt, id: &Key, charges: &[Charge], now: u64) -> Call {
-        let keys = charges.len().saturating_add(1);
-        let mut words = CHARGE.words(spelt, keys);
-        words.push(self.name("operation", id));
-        for charge in charges {
-            words.push(self.name("counter", &charge.key));
-        }
-        words.push(CHARGE_KNOWN.to_string());
+        let mut words = self.about(&CHARGE, spelt, id, charges.iter());
         for charge in charges {
             words.push(charge.amount.to_string());
             words.push(charge.limits.len().to_string());
@@ -160,12 +154,7 @@ impl Redis {
         correction: Option<(Correction, Option<Window>)>,
         now: u64,
     ) -> Call {
-        let mut words = CONSULT.words(spelt, charges.len().saturating_add(1));
-        words.push(self.name("operation", id));
-        for charge in charges {
-            words.push(self.name("counter", &charge.key));
-        }
-        words.push(CHARGE_KNOWN.to_string());
+        let mut words = self.about(&CONSULT, spelt, id, charges.iter().copied());
         for charge in charges {
             words.push(charge.limits.len().to_string());
             for limit in charge.limits.iter() {
@@ -189,6 +178,21 @@ impl Redis {
     /// Asks what Redis does when its memory is full.
     pub(crate) fn memory(&self) -> Call {
         self.call(&["INFO".to_owned(), "memory".to_owned()])
+    }
+
+    /// The first words of a script about the counters of these charges, up to how long its answer is kept.
+    fn about<'c>(
+        &self,
+        script: &Script,
+        spelt: Spelt,
+        id: &Key,
+        charges: impl ExactSizeIterator<Item = &'c Charge>,
+    ) -> Vec<String> {
+        let mut words = script.words(spelt, charges.len().saturating_add(1));
+        words.push(self.name("operation", id));
+        words.extend(charges.map(|charge| self.name("counter", &charge.key)));
+        words.push(CHARGE_KNOWN.to_string());
+        words
     }
 
     fn name(&self, what: &str, key: &Key) -> String {

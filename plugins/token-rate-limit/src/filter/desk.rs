@@ -195,6 +195,7 @@ impl Limiting {
         match remote.redis.totals(outcome, &question.id, windows) {
             Ok(totals) => {
                 filter.answered(None, host);
+                filter.adopt(charges.into_iter().zip(&totals), host);
                 let mut totals = totals.into_iter();
                 let found = filter.enquire(&question.enquiry, &mut |_| totals.next(), host);
                 RequestStep::Reply(filter.tell(&question, found, host))
@@ -379,10 +380,24 @@ impl TokenRateLimit {
         let asked = enquiry.asked.iter();
         let found: Result<Vec<_>, _> = asked
             .map(|asked| match asked {
-                Asked::Windows(charge) => match told(charge) {
-                    Some(totals) => Ok(self.found_in_redis(charge, &totals, host)),
-                    None => self.found_here(charge, enquiry.order, host),
-                },
+                Asked::Windows(charge) => {
+                    let (standings, shared) = match told(charge) {
+                        Some(totals) => {
+                            let now = host.now().as_secs();
+                            let (limits, amount) = (&charge.limits, charge.amount);
+                            (counter::standings_of(&totals, limits, amount, now), false)
+                        }
+                        None => self
+                            .ledger(host)
+                            .consult(charge, enquiry.order.correction())?,
+                    };
+                    let stands = Stands::Windows(Account {
+                        rule: charge.rule,
+                        limits: charge.limits.clone(),
+                        standings,
+                    });
+                    Ok(Found { stands, shared })
+                }
                 Asked::Leases(claim) => {
                     let reset = matches!(enquiry.order, Order::Correct(Correction::Reset, _));
                     let (held, shared) = self.register(host).consult(claim, reset)?;
@@ -394,31 +409,6 @@ impl TokenRateLimit {
             .collect();
         self.reached(found.is_ok(), host);
         found
-    }
-
-    fn found_here(&self, charge: &Charge, order: Order, host: &dyn Host) -> Result<Found, Failure> {
-        let (standings, shared) = self.ledger(host).consult(charge, order.correction())?;
-        let stands = Stands::Windows(Account {
-            rule: charge.rule,
-            limits: charge.limits.clone(),
-            standings,
-        });
-        Ok(Found { stands, shared })
-    }
-
-    fn found_in_redis(&self, charge: &Charge, totals: &[Total], host: &dyn Host) -> Found {
-        self.adopt(charge, totals, host);
-        let standings =
-            counter::standings_of(totals, &charge.limits, charge.amount, host.now().as_secs());
-        let stands = Stands::Windows(Account {
-            rule: charge.rule,
-            limits: charge.limits.clone(),
-            standings,
-        });
-        Found {
-            stands,
-            shared: false,
-        }
     }
 
     fn statement(&self, found: &Found, now: u64) -> Option<String> {

@@ -161,48 +161,47 @@ impl TokenRateLimit {
                     );
                 }
             }),
-            Some(Asking::Batch) => {
-                let merged = remote.outbox.under_way().map(|batch| {
-                    let windows = batch.items.iter().map(|item| item.limits.len());
-                    remote.redis.totals(outcome, &batch.id, windows)
-                });
-                match merged {
-                    None => return,
-                    Some(Err(why)) => {
-                        remote.spelt = if why == Unanswered::NoScript {
-                            Spelt::Out
-                        } else {
-                            Spelt::Briefly
-                        };
-                        Err(why)
-                    }
-                    Some(Ok(totals)) => {
-                        remote.spelt = Spelt::Briefly;
-                        let items = remote.outbox.arrived();
-                        // A full batch has left something behind.
-                        let rests = remote.sync.filter(|_| items.len() < BATCH);
-                        remote.due = remote.sent.saturating_add(rests.unwrap_or_default());
-                        for (item, totals) in items.iter().zip(&totals) {
-                            let Some(rule) = self.rule(item.rule) else {
-                                continue;
-                            };
-                            // Without them it goes by what it has counted itself.
-                            let _ = self.ledger(host).adopt(&Told {
-                                key: &item.key,
-                                overflow: &rule.overflow,
-                                limits: &item.limits,
-                                totals,
-                                amount: item.own,
-                                windows: &item.windows,
-                            });
-                        }
-                        host.count("tollgate_token_rate_limit_redis;result=merged", 1);
-                        Ok(())
-                    }
-                }
-            }
+            Some(Asking::Batch) => self.merged(outcome, host),
         };
         self.answered(answer.err(), host);
+    }
+
+    /// What became of a batch. What has arrived is taken over; all else is told again.
+    fn merged(&mut self, outcome: &CallOutcome, host: &dyn Host) -> Result<(), Unanswered> {
+        let Some(remote) = &mut self.remote else {
+            return Ok(());
+        };
+        let Some(batch) = remote.outbox.under_way() else {
+            return Ok(());
+        };
+        let windows = batch.items.iter().map(|item| item.limits.len());
+        let totals = remote.redis.totals(outcome, &batch.id, windows);
+        remote.spelt = match &totals {
+            Err(Unanswered::NoScript) => Spelt::Out,
+            _ => Spelt::Briefly,
+        };
+        let totals = totals?;
+        let items = remote.outbox.arrived();
+        // A full batch has left something behind.
+        let rests = remote.sync.filter(|_| items.len() < BATCH);
+        remote.due = remote.sent.saturating_add(rests.unwrap_or_default());
+        let ledger = self.ledger(host);
+        for (item, totals) in items.iter().zip(&totals) {
+            let Some(rule) = self.rule(item.rule) else {
+                continue;
+            };
+            // Without them it goes by what it has counted itself.
+            let _ = ledger.adopt(&Told {
+                key: &item.key,
+                overflow: &rule.overflow,
+                limits: &item.limits,
+                totals,
+                amount: item.own,
+                windows: &item.windows,
+            });
+        }
+        host.count("tollgate_token_rate_limit_redis;result=merged", 1);
+        Ok(())
     }
 
     /// What Redis says to a request.
@@ -222,9 +221,7 @@ impl TokenRateLimit {
         {
             Ok(decision) => {
                 self.answered(None, host);
-                for (charge, totals) in pending.charges.iter().zip(&decision.totals) {
-                    self.adopt(charge, totals, host);
-                }
+                self.adopt(pending.charges.iter().zip(&decision.totals), host);
                 Said::Decided(decision)
             }
             Err(Unanswered::NoScript) if pending.spelt == Spelt::Briefly => {
@@ -243,18 +240,25 @@ impl TokenRateLimit {
         }
     }
 
-    /// Takes over what Redis has of a counter.
-    pub(super) fn adopt(&self, charge: &Charge, totals: &[Total], host: &dyn Host) {
-        let windows: Vec<_> = totals.iter().map(|total| total.number).collect();
-        // Without it this gateway goes by what it has counted itself.
-        let _ = self.ledger(host).adopt(&Told {
-            key: &charge.key,
-            overflow: &charge.overflow,
-            limits: &charge.limits,
-            totals,
-            amount: 0,
-            windows: &windows,
-        });
+    /// Takes over what Redis has of counters.
+    pub(super) fn adopt<'c>(
+        &self,
+        counters: impl Iterator<Item = (&'c Charge, &'c Vec<Total>)>,
+        host: &dyn Host,
+    ) {
+        let ledger = self.ledger(host);
+        for (charge, totals) in counters {
+            let windows: Vec<_> = totals.iter().map(|total| total.number).collect();
+            // Without it this gateway goes by what it has counted itself.
+            let _ = ledger.adopt(&Told {
+                key: &charge.key,
+                overflow: &charge.overflow,
+                limits: &charge.limits,
+                totals,
+                amount: 0,
+                windows: &windows,
+            });
+        }
     }
 
     /// Sees to the breaker, and says once that Redis does not answer and once that it is back.
